@@ -1,0 +1,110 @@
+"""Intervals with guaranteed coverage from the errors made on objects not trained on.
+
+Conformal prediction with normalised scores (Lei et al. 2018, JASA 113, 1094): the score of an
+object is its absolute error in units of the scale the model predicted for it. The interval of a
+new object is its prediction ± quantile × scale. If the calibration objects are exchangeable with
+the new ones, it covers the truth with at least the probability asked for, whatever the model is
+worth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor
+
+import numpy as np
+
+from omnisky.adapt.heads import Unit
+from omnisky.adapt.inputs import View
+from omnisky.adapt.labels import Labels, TargetScale
+
+__all__ = ["ConformalScores", "held_scores"]
+
+# (n + 1) × 0.7 must not become 7.000000000000001 and cost one rank.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConformalScores:
+    """Hold the scores of calibration objects for each pattern of inputs.
+
+    Parameters
+    ----------
+    scores : dict of str to array, shape (object, target)
+        Absolute error over predicted scale, by name of the input pattern; NaN where the label is
+        unknown.
+    method : {"cross-fitted", "split"}
+        Where they come from: objects left out of parts of the fit (coverage is approximate, on the
+        safe side for ensembles), or held-out objects given to ``calibrate`` (exact).
+    """
+
+    scores: dict[str, np.ndarray]
+    method: str
+
+    @classmethod
+    def collect(
+        cls, parts: list[dict[int, np.ndarray]], patterns: list[str], targets: int, method: str
+    ) -> ConformalScores:
+        """Join scores by number of the pattern; a pattern without any gets an empty array."""
+        none = np.empty((0, targets))
+        joined = {
+            name: np.concatenate([none, *(part[i] for part in parts if i in part)])
+            for i, name in enumerate(patterns)
+        }
+        return cls(scores=joined, method=method)
+
+    def quantile(self, pattern: str, coverage: float) -> np.ndarray:
+        r"""Return the score that covers, one a target, shape (target,).
+
+        The :math:`\lceil (n + 1) \, c \rceil`-th smallest of the n known scores.
+
+        Raises
+        ------
+        ValueError
+            If the coverage is outside (0, 1), or there are too few scores for it.
+        """
+        if not 0 < coverage < 1:
+            raise ValueError(
+                f"coverage must lie between 0 and 1 (exclusive); found {coverage!r}. "
+                "0.9 asks for intervals that hold the truth for 9 objects in 10"
+            )
+        scores = self.scores[pattern]
+        return np.array([self._of_target(column, pattern, coverage) for column in scores.T])
+
+    @staticmethod
+    def _of_target(column: np.ndarray, pattern: str, coverage: float) -> float:
+        known = np.sort(column[~np.isnan(column)])
+        rank = ceil((len(known) + 1) * coverage - _ROUNDING)
+        if rank > len(known):
+            least = ceil(coverage / (1 - coverage) - _ROUNDING)
+            most = floor(1000 * len(known) / (len(known) + 1)) / 1000
+            raise ValueError(
+                f"coverage={coverage:g} needs at least {least} calibration objects with a known "
+                f"label for inputs {pattern!r}; found {len(known)}. Ask for at most {most:g}, fit "
+                "on more objects, or give held-out ones to calibrate(X, y)"
+            )
+        return float(known[rank - 1])
+
+
+def held_scores(
+    unit: Unit,
+    views: list[View],
+    labels: Labels,
+    scale: TargetScale,
+    residuals: dict[int, np.ndarray],
+) -> dict[int, np.ndarray]:
+    """Return the scores of the objects that members were fitted without, by view.
+
+    A linear probe was fitted with all; its leave-one-out residuals are given.
+    """
+    scores = {}
+    for view in views:
+        if not unit.head.shape.attentive:
+            width = unit.head.log_scale[0, view.index].exp().cpu().numpy()
+            scores[view.index] = np.abs(residuals[view.index][view.rows]) / width
+            continue
+        location, log_scale = unit.run(view)
+        target = labels.target[view.rows].numpy()
+        error = np.abs(target - scale.clip(location)) / np.exp(log_scale)
+        scores[view.index] = error[labels.held[:, view.rows].numpy()]
+    return scores

@@ -1,0 +1,397 @@
+"""FineTunedModel: a scikit-learn estimator on a pretrained model, with calibrated intervals."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import ClassifierTags, RegressorTags, Tags, check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from omnisky.adapt import storage
+from omnisky.adapt.conformal import ConformalScores, held_scores
+from omnisky.adapt.fitting import FitSettings, fit_unit
+from omnisky.adapt.heads import HeadShape
+from omnisky.adapt.inputs import (
+    FULL,
+    View,
+    count_objects,
+    device_of,
+    encode,
+    groups_of,
+    load_base,
+    present_views,
+    subset_views,
+    tokens_of,
+)
+from omnisky.adapt.labels import Labels, TargetScale, read_classes, read_numbers
+from omnisky.adapt.metrics import r2
+from omnisky.codecs.tokens import Tokens
+from omnisky.modalities import Observations
+
+__all__ = ["FineTunedModel"]
+
+_EPOCHS = {"linear": 0, "attentive": 40, "full": 30}
+_MEMBERS = {"linear": 1, "attentive": 5, "full": 1}
+
+
+def _is_classifier(self: FineTunedModel) -> bool:
+    return self.task == "classification"
+
+
+class FineTunedModel(BaseEstimator):
+    """Predict labels from observations with a pretrained model.
+
+    A scikit-learn estimator: works in ``Pipeline``, ``cross_val_predict`` and ``GridSearchCV``.
+    Any modality may be missing from any object, at fit and at predict; one fitted model serves
+    every subset of the modalities it was fitted with.
+
+    Parameters
+    ----------
+    base : str, path or Model
+        Pretrained model: its name, its folder, or itself. Not loaded for plain arrays.
+    adaptation : {"attentive", "linear", "full"}
+        ``"linear"``: linear probe of the mean-pooled tokens, solved in closed form.
+        ``"attentive"``: an ensemble of heads whose queries attend to the frozen tokens.
+        ``"full"``: the same head, and the encoder is trained along.
+    task : {"regression", "classification"}
+        What y holds: numbers, or classes.
+    epochs : int, optional
+        Passes over the objects; 40 for attentive, 30 for full. Linear needs none.
+    learning_rate : float
+        Peak learning rate of the head; the encoder gets a tenth of it.
+    ensemble : int, optional
+        Members, each trained without one fold of the objects; 5 for attentive, 1 for full. A
+        single one is trained without a seventh of them. Linear is always one.
+    modality_dropout : float
+        Probability, between 0 and 1, that a training object is shown with one kind of modality
+        alone (spectra, or scalars). 0 trains on what is given.
+    random_state : int, RandomState or None
+        Fixes folds, initial weights and order.
+    verbose : bool
+        Show a progress bar.
+
+    Attributes
+    ----------
+    modalities_ : dict of str to list of str
+        Modalities seen at fit, by kind; empty for plain arrays.
+    classes_ : array, shape (class,)
+        The classes (classification only).
+    target_ndim_ : int
+        Dimensions of y at fit; predictions have as many.
+    n_features_in_ : int
+        Width of the embeddings (plain arrays only).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> embeddings = np.random.default_rng(0).normal(size=(200, 8))
+    >>> model = FineTunedModel(adaptation="linear").fit(embeddings, embeddings[:, 0])
+    >>> bool(np.abs(model.predict(embeddings) - embeddings[:, 0]).max() < 0.1)
+    True
+    """
+
+    def __init__(
+        self,
+        base="nano",
+        adaptation="attentive",
+        task="regression",
+        *,
+        epochs=None,
+        learning_rate=1e-3,
+        ensemble=None,
+        modality_dropout=0.3,
+        random_state=0,
+        verbose=False,
+    ) -> None:
+        self.base = base
+        self.adaptation = adaptation
+        self.task = task
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.ensemble = ensemble
+        self.modality_dropout = modality_dropout
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Tags:
+        """Tell scikit-learn what this estimator is, by its task."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        if _is_classifier(self):
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        else:
+            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
+            tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X, y) -> FineTunedModel:
+        """Learn from objects and their labels.
+
+        Parameters
+        ----------
+        X : Observations, Tokens, or array, shape (object, feature)
+            What was measured, or embeddings of it.
+        y : array, shape (object,) or (object, target)
+            Labels in any unit; NaN (or masked) where unknown. One-dimensional for classes.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, X and y disagree in length, an object has no token, y is
+            infinite, or a target has no known label.
+        UnknownModalityError
+            If the pretrained model does not know a modality.
+        """
+        settings = self._settings()
+        views = self._door(X, fit=True)
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        device = device_of(self.base_)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            self._fit(views, self._labels(y, count_objects(views)), settings)
+        return self
+
+    def predict(self, X) -> np.ndarray:
+        """Return predictions, shaped as y was at fit and in its unit; classes for classification.
+
+        Parameters
+        ----------
+        X : Observations, Tokens, or array, shape (object, feature)
+            Like at fit; modalities may be missing, for some objects or for all.
+
+        Raises
+        ------
+        ValueError
+            If an object has no token at all; says how many and which is the first.
+        """
+        if _is_classifier(self):
+            best = self.predict_proba(X).argmax(axis=1)
+            return self.classes_[best]
+        location, _, _ = self._gather(X)
+        return self._shaped(self.scale_.inverse(location))
+
+    @available_if(_is_classifier)
+    def predict_proba(self, X) -> np.ndarray:
+        """Return class probabilities, shape (object, class), in the order of ``classes_``."""
+        location, _, _ = self._gather(X)
+        return location
+
+    def predict_interval(self, X, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Return the interval of each prediction that holds the truth with this probability.
+
+        Calibrated on objects left out while fitting, or on those given to `calibrate`; separately
+        for objects with everything, with spectra alone and with scalars alone.
+
+        Parameters
+        ----------
+        X : Observations, Tokens, or array, shape (object, feature)
+            Like for `predict`.
+        coverage : float
+            Probability, between 0 and 1, for each target on its own.
+
+        Returns
+        -------
+        lower, upper : array
+            In the shape and unit of the predictions.
+
+        Raises
+        ------
+        ValueError
+            If the coverage is outside (0, 1) or more than the calibration objects allow.
+        TypeError
+            For classification.
+        """
+        self._refuse_classes("predict_interval")
+        location, width, pattern = self._gather(X)
+        half = np.empty_like(width)
+        for i in np.unique(pattern):
+            here = pattern == i
+            half[here] = self.conformal_.quantile(self.patterns_[i], coverage) * width[here]
+        lower, upper = (self.scale_.inverse(location + sign * half) for sign in (-1, 1))
+        return self._shaped(lower), self._shaped(upper)
+
+    def calibrate(self, X, y) -> FineTunedModel:
+        """Calibrate the intervals on held-out objects, which makes their coverage exact.
+
+        Parameters
+        ----------
+        X, y : like for `fit`
+            Objects that took no part in fitting, drawn like those to come.
+
+        """
+        self._refuse_classes("calibrate")
+        views = self._door(X, fit=False, subsets=True)
+        targets = len(self.scale_.centre)
+        target = self.scale_.forward(read_numbers(y, count_objects(views), targets))
+        scores = {}
+        for view in views:
+            location, width = self._predict_view(view)
+            scores[view.index] = np.abs(target[view.rows] - location) / width
+        self.conformal_ = ConformalScores.collect([scores], self.patterns_, targets, "split")
+        return self
+
+    def score(self, X, y) -> float:
+        """Return R², the mean over targets of objects with known labels; accuracy for classes."""
+        predicted = self.predict(X)
+        if _is_classifier(self):
+            return float(np.mean(predicted == np.asarray(y)))
+        truth = read_numbers(y, len(predicted))
+        residual = predicted.reshape(truth.shape) - truth
+        return float(np.mean([r2(r, t) for r, t in zip(residual.T, truth.T, strict=True)]))
+
+    def save(self, folder: str | PathLike, *, overwrite: bool = False) -> Path:
+        """Write the fitted model to a folder, whole or not at all: safetensors and JSON.
+
+        The pretrained model is not copied but named, with the sha256 of its weights.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder exists and may not be replaced.
+        """
+        check_is_fitted(self, "units_")
+        return storage.save(self, Path(folder), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | PathLike, *, base=None) -> FineTunedModel:
+        """Read a model that `save` wrote.
+
+        Parameters
+        ----------
+        folder : path
+            Where it is.
+        base : str, path or Model, optional
+            The pretrained model, if it is not where it was when saving.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder or a file is missing.
+        CheckpointError
+            If it is damaged, of another version, or the pretrained model has other weights.
+        """
+        return storage.load(cls, Path(folder), base=base)
+
+    def _settings(self) -> FitSettings:
+        allowed = {"adaptation": tuple(_EPOCHS), "task": ("regression", "classification")}
+        for name, choices in allowed.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}; found {getattr(self, name)!r}"
+                )
+        if self.ensemble is not None and self.ensemble < 1:
+            raise ValueError(f"ensemble must be at least 1, or None; found {self.ensemble!r}")
+        return FitSettings(
+            epochs=_EPOCHS[self.adaptation] if self.epochs is None else self.epochs,
+            learning_rate=float(self.learning_rate),
+            modality_dropout=float(self.modality_dropout),
+            progress=bool(self.verbose),
+        )
+
+    def _door(self, X, *, fit: bool, subsets: bool = False) -> list[View]:
+        """Return X sorted by input patterns: all it allows, or those given."""
+        objects = isinstance(X, (Observations, Tokens))
+        if fit:
+            self.base_ = load_base(self.base) if objects else None
+            self.modalities_ = {}
+            self.patterns_ = [FULL]
+        else:
+            check_is_fitted(self, "units_")
+        if not objects:
+            return [self._array(X, fit=fit)]
+        if self.base_ is None:
+            raise ValueError(
+                f"this model was fitted on arrays of {self.n_features_in_} features; found "
+                f"{type(X).__name__}. Embed them first, or fit on Observations or Tokens"
+            )
+        tokens = tokens_of(X, self.base_, None if fit else self.modalities_)
+        if fit:
+            if len(tokens) < 2:
+                raise ValueError(f"fitting needs at least 2 objects; found {len(tokens)}")
+            self.modalities_ = groups_of(tokens)
+            self.patterns_ = [FULL, *self.modalities_] if len(self.modalities_) > 1 else [FULL]
+        sort = subset_views if fit or subsets else present_views
+        return sort(tokens, self.modalities_)
+
+    def _array(self, X, *, fit: bool) -> View:
+        if self.modalities_:
+            raise ValueError(
+                "this model was fitted on Observations or Tokens; found "
+                f"{type(X).__name__}. Give it the same modalities, or fewer"
+            )
+        if self.adaptation == "full":
+            raise ValueError(
+                "adaptation='full' trains the encoder and needs Observations or Tokens; found an "
+                "array of features. Use 'linear' or 'attentive' for arrays"
+            )
+        least = 2 if fit else 1
+        X = validate_data(self, X, reset=fit, dtype=np.float32, ensure_min_samples=least)
+        return View.of_array(np.asarray(X))
+
+    def _labels(self, y, objects: int) -> Labels:
+        members = self.ensemble or _MEMBERS[self.adaptation]
+        members = 0 if self.adaptation == "linear" else members
+        if _is_classifier(self):
+            self.classes_, codes = read_classes(y, objects)
+            self.target_ndim_ = 1
+            return Labels.deal(torch.as_tensor(codes, dtype=torch.long), members)
+        numbers = read_numbers(y, objects)
+        self.target_ndim_ = np.asarray(y).ndim
+        self.scale_ = TargetScale.fit(numbers)
+        target = torch.as_tensor(self.scale_.forward(numbers), dtype=torch.float32)
+        return Labels.deal(target, members)
+
+    def _fit(self, views: list[View], labels: Labels, settings: FitSettings) -> None:
+        network = None if self.base_ is None else self.base_.network
+        views = [encode(network, view) for view in views]
+        shape = HeadShape(
+            dim=views[0].features()[0].shape[2],
+            outputs=len(self.classes_) if labels.classes else labels.target.shape[1],
+            views=len(self.patterns_),
+            members=1 if self.adaptation == "full" else len(labels.train),
+            attentive=self.adaptation != "linear",
+        )
+        self.units_, scores = [], []
+        for part in labels.each() if self.adaptation == "full" else [labels]:
+            unit, residuals = fit_unit(shape, views, part, settings, network, self.adaptation)
+            self.units_.append(unit)
+            if not labels.classes:
+                scores.append(held_scores(unit, views, part, self.scale_, residuals))
+        if not labels.classes:
+            self.conformal_ = ConformalScores.collect(
+                scores, self.patterns_, shape.outputs, "cross-fitted"
+            )
+
+    def _predict_view(self, view: View) -> tuple[np.ndarray, np.ndarray]:
+        """Return location and width, or class probabilities and zeros, shape (row, target)."""
+        runs = [unit.run(view) for unit in self.units_]
+        location = np.concatenate([r[0] for r in runs])
+        log_scale = np.concatenate([r[1] for r in runs])
+        if _is_classifier(self):
+            location = np.exp(location - location.max(-1, keepdims=True))
+            location /= location.sum(-1, keepdims=True)
+            return location.mean(0), np.zeros(location.shape[1:])
+        return self.scale_.clip(location.mean(0)), np.exp(log_scale.mean(0))
+
+    def _gather(self, X) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return location, width and input pattern of every object, in the order given."""
+        check_is_fitted(self, "units_")
+        views = self._door(X, fit=False)
+        parts = [self._predict_view(view) for view in views]
+        order = np.argsort(np.concatenate([view.rows for view in views]))
+        pattern = np.concatenate([np.full(len(view.rows), view.index) for view in views])
+        location, width = (np.concatenate(p)[order] for p in zip(*parts, strict=True))
+        return location, width, pattern[order]
+
+    def _shaped(self, y: np.ndarray) -> np.ndarray:
+        return y[:, 0] if self.target_ndim_ == 1 else y
+
+    def _refuse_classes(self, what: str) -> None:
+        if _is_classifier(self):
+            raise TypeError(f"{what} is for regression; for classes use predict_proba(X)")
+        check_is_fitted(self, "units_")

@@ -1,0 +1,238 @@
+"""The door: what users give, checked, as tokens or features, sorted by which inputs are there.
+
+The encoder sees an object differently when its spectrum or its photometry is missing. Objects are
+therefore sorted into *views*, one for each pattern of inputs: ``"full"``, and each kind of
+modality alone (``"spectrum"``, ``"scalar"``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnisky.codecs.tokens import Tokens
+from omnisky.modalities import Observations, UnknownModalityError
+from omnisky.model import Model
+from omnisky.surveys import modality
+
+__all__ = [
+    "FULL",
+    "Groups",
+    "View",
+    "count_objects",
+    "device_of",
+    "encode",
+    "groups_of",
+    "load_base",
+    "on_device",
+    "present_views",
+    "subset_views",
+    "take",
+    "tokens_of",
+]
+
+FULL = "full"
+_BATCH = 512
+Groups = dict[str, list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Hold objects that show the same pattern of inputs.
+
+    Parameters
+    ----------
+    index : int
+        Number of the pattern.
+    rows : array of int, shape (row,)
+        Which of the given objects these are.
+    tokens : Tokens, optional
+        Their tokens; none for plain arrays.
+    x : tensor, shape (row, slot, dim), optional
+        Their encoder outputs, once computed.
+    mask : tensor, shape (row, slot), optional
+        True where there is an encoder output.
+    """
+
+    index: int
+    rows: np.ndarray
+    tokens: Tokens | None = None
+    x: Tensor | None = None
+    mask: Tensor | None = None
+
+    @classmethod
+    def of_array(cls, array: np.ndarray) -> View:
+        """Make embeddings, shape (object, dim), tokens of which each object has one."""
+        x = torch.tensor(array, dtype=torch.float32)[:, None]
+        mask = torch.ones(x.shape[:2], dtype=torch.bool)
+        return cls(index=0, rows=np.arange(len(x)), x=x, mask=mask)
+
+    def features(self, index: np.ndarray | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return encoder outputs and mask of some rows."""
+        assert self.x is not None, "encode the view first"
+        assert self.mask is not None, "encode the view first"
+        return self.x[index], self.mask[index]
+
+
+def load_base(base: Any) -> Any:
+    """Return the pretrained model of this name, or the model itself if it is one.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if hasattr(base, "network") and hasattr(base, "tokenize"):
+        return base
+    if not isinstance(base, str) and not hasattr(base, "__fspath__"):
+        raise TypeError(
+            f"base must be the name of a pretrained model (such as 'nano'), its folder, or a "
+            f"Model; found {type(base).__name__}"
+        )
+    return Model.from_pretrained(base)
+
+
+def device_of(base: Any) -> torch.device:
+    """Return where the model's weights are; without a model, the CPU."""
+    return torch.device("cpu") if base is None else next(base.network.parameters()).device
+
+
+def tokens_of(x: Any, base: Any, fitted: Groups | None = None) -> Tokens:
+    """Return the tokens of observations, or the tokens themselves, checked.
+
+    Parameters
+    ----------
+    x : Observations or Tokens
+        What the user gave.
+    base : Model
+        The pretrained model that reads them.
+    fitted : Groups, optional
+        Modalities seen at fit; others are refused.
+
+    Raises
+    ------
+    UnknownModalityError
+        If the model, or the fit, does not know one of the modalities.
+    ValueError
+        If there are no objects, or some have no token at all.
+    """
+    if len(x) == 0:
+        raise ValueError("found 0 objects; give at least one")
+    unknown = [name for name in x if name not in base.tokenizer.codecs]
+    if unknown:
+        raise UnknownModalityError(
+            f"the pretrained model has no tokens for {', '.join(unknown)}; it knows "
+            f"{', '.join(base.tokenizer.codecs)}. Leave the others out with .drop({unknown[0]!r})"
+        )
+    if fitted is not None:
+        seen = [name for names in fitted.values() for name in names]
+        new = [name for name in x if name not in seen]
+        if new:
+            raise UnknownModalityError(
+                f"{', '.join(new)} was not among the inputs at fit, which were {', '.join(seen)}; "
+                f"leave it out with .drop({new[0]!r}) or fit again with it"
+            )
+    tokens = base.tokenize(x) if isinstance(x, Observations) else x
+    empty = ~_present(tokens, list(tokens))
+    if empty.any():
+        raise ValueError(
+            f"{empty.sum()} of {len(empty)} objects have no token in any of {', '.join(tokens)}: "
+            f"everything is missing. The first is object {int(np.argmax(empty))}; leave them out"
+        )
+    return tokens
+
+
+def count_objects(views: list[View]) -> int:
+    """Return the number of objects; each is in at least one view."""
+    return 1 + max(int(view.rows.max()) for view in views)
+
+
+def take(tokens: Tokens, index: np.ndarray | slice) -> Tokens:
+    """Return the tokens of some objects."""
+    return cast(Tokens, tokens[index])
+
+
+def groups_of(tokens: Tokens) -> Groups:
+    """Return the modalities by kind of measurement."""
+    groups: Groups = {}
+    for name in tokens:
+        groups.setdefault(modality(name).kind, []).append(name)
+    return groups
+
+
+def _present(tokens: Tokens, names: list[str]) -> np.ndarray:
+    """Return which objects have a token in one of these modalities, shape (object,)."""
+    here = [tokens.mask[name].any(1) for name in names if name in tokens]
+    if not here:
+        return np.zeros(len(tokens), dtype=bool)
+    return torch.stack(here).any(0).cpu().numpy()
+
+
+def present_views(tokens: Tokens, groups: Groups) -> list[View]:
+    """Sort objects by the inputs they have; each object is in one view.
+
+    View 0 is everything (or several kinds at once), view 1 + i the i-th kind alone.
+    """
+    if len(groups) == 1:
+        return [View(index=0, rows=np.arange(len(tokens)), tokens=tokens)]
+    has = np.stack([_present(tokens, names) for names in groups.values()])
+    number = np.where(has.sum(0) == 1, 1 + has.argmax(0), 0)
+    found = [(i, np.flatnonzero(number == i)) for i in np.unique(number)]
+    return [View(index=int(i), rows=rows, tokens=take(tokens, rows)) for i, rows in found]
+
+
+def subset_views(tokens: Tokens, groups: Groups) -> list[View]:
+    """Show objects under every pattern their inputs allow; an object may be in several views."""
+    views = [view for view in present_views(tokens, groups) if view.index == 0]
+    if len(groups) == 1:
+        return views
+    for i, names in enumerate(groups.values()):
+        rows = np.flatnonzero(_present(tokens, names))
+        alone = tokens.select(*(name for name in names if name in tokens)) if len(rows) else None
+        if alone is not None:
+            views.append(View(index=1 + i, rows=rows, tokens=take(alone, rows)))
+    return views
+
+
+@torch.no_grad()
+def encode(network: Any, view: View) -> View:
+    """Return the view with the outputs of the frozen encoder."""
+    if view.tokens is None:
+        return view
+    network.eval()
+    starts = range(0, len(view.rows), _BATCH)
+    parts = [
+        network.encode(on_device(take(view.tokens, slice(i, i + _BATCH)), network)) for i in starts
+    ]
+    # Encoders may cut a batch to its longest object.
+    slots = max(x.shape[1] for x, _ in parts)
+    pads = [slots - x.shape[1] for x, _ in parts]
+    x = torch.cat(
+        [
+            torch.nn.functional.pad(part.float(), (0, 0, 0, pad))
+            for (part, _), pad in zip(parts, pads, strict=True)
+        ]
+    )
+    mask = torch.cat(
+        [
+            torch.nn.functional.pad(part, (0, pad))
+            for (_, part), pad in zip(parts, pads, strict=True)
+        ]
+    )
+    return View(index=view.index, rows=view.rows, tokens=view.tokens, x=x, mask=mask)
+
+
+def on_device(tokens: Tokens, network: Any, keep: float = 1.0) -> Tokens:
+    """Return tokens where the network is, a random part of them hidden if `keep` < 1."""
+    device = next(network.parameters()).device
+    mask = {name: m.to(device) for name, m in tokens.mask.items()}
+    if keep < 1:
+        thinned = {n: m & (torch.rand(m.shape, device=device) < keep) for n, m in mask.items()}
+        # An object that would lose everything keeps all it has.
+        left = torch.stack([m.any(1) for m in thinned.values()]).any(0)
+        mask = {n: torch.where(left[:, None], thinned[n], m) for n, m in mask.items()}
+    return Tokens({name: ids.to(device) for name, ids in tokens.items()}, mask)

@@ -1,0 +1,1 @@
+"""Bench room: versioned science tasks → JSON result cards → table, figure and claims."""

@@ -1,0 +1,127 @@
+"""The command line: which commands there are, and how errors reach people."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+__all__ = ["COMMANDS", "main"]
+
+# Name: function, line in the overview (equal to the first line of its docstring; tested).
+COMMANDS = {
+    "quickstart": (
+        "omnisky.cli.quickstart:quickstart",
+        "Show the whole chain on real stars.",
+    ),
+    "tokenize": ("omnisky.cli.embed:tokenize", "Write the tokens of every object of a table."),
+    "embed": ("omnisky.cli.embed:embed", "Write an embedding of every object of a table."),
+    "fit": ("omnisky.cli.fit:fit", "Adapt a pretrained model to known values of a table."),
+    "predict": ("omnisky.cli.fit:predict", "Predict values and intervals with an adapted model."),
+    "generate": ("omnisky.cli.generate:generate", "Sample one measurement given others."),
+    "pretrain": ("omnisky.cli.pretrain:pretrain", "Pretrain a model from a recipe."),
+    "train-codec": ("omnisky.cli.pretrain:train_codec", "Train a codec from a recipe."),
+    "info": ("omnisky.cli.info:info", "Say what is in a model, data set, modality or table."),
+    "cite": ("omnisky.cli.cite:cite", "Print acknowledgements and BibTeX of what was used."),
+}
+_EPILOGUE = (
+    "TABLE is a Parquet, FITS, VOTable, ECSV or CSV file, or a data set: gaia-apogee-mini, "
+    "gaia-apogee, or one of its parts, as in gaia-apogee-mini:test. Any command takes --debug "
+    "(or OMNISKY_DEBUG=1), which shows where an error arose."
+)
+_USER_ERRORS = (CycloptsError, ValueError, KeyError, OSError, ImportError)
+
+
+def _version() -> str:
+    from omnisky import __version__
+
+    return __version__
+
+
+def _app() -> App:
+    app = App(
+        name="omnisky",
+        help="Multimodal foundation models for survey astronomy.",
+        help_epilogue=_EPILOGUE,
+        help_format="markdown",
+        default_parameter=Parameter(negative=()),
+        version=_version,
+        suppress_keyboard_interrupt=False,
+    )
+    for order, (name, (function, summary)) in enumerate(COMMANDS.items()):
+        app.command(function, name=name, help=summary, sort_key=order)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Command and options; without it those of the process.
+
+    Returns
+    -------
+    int
+        0 if all went well, 2 if something the user gave is wrong (one line on stderr), 130 if
+        stopped from the keyboard. Any other exception is a defect of omnisky and is raised.
+    """
+    given = [str(a) for a in (sys.argv[1:] if arguments is None else arguments)]
+    words = [a for a in given if a != "--debug"]
+    debug = len(words) < len(given) or os.environ.get("OMNISKY_DEBUG", "0") not in ("", "0")
+    try:
+        _run(words)
+    except KeyboardInterrupt:
+        print("omnisky: stopped", file=sys.stderr)
+        return 130
+    except _USER_ERRORS as error:
+        if debug:
+            raise
+        print(f"omnisky: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(words: list[str]) -> None:
+    app = _app()
+    if words and not words[0].startswith("-"):
+        _check_command(words[0])
+        # The overview shows the summary only, the page of a command its whole docstring.
+        app[words[0]].help = None
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        # What we say about the user's data is for the user, even where warnings are errors.
+        warnings.filterwarnings("default", category=UserWarning, module=r"omnisky\.")
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def _check_command(name: str) -> None:
+    # cyclopts would import every command to word this message.
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise ValueError(f"no command {name!r}; {hint}")
+
+
+def _one_line(error: BaseException) -> str:
+    """Return what went wrong in one line of plain words."""
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ImportError):
+        error = error.__cause__  # what is missing, not which of our modules wanted it
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename or 'file'}: {error.strerror.lower()}"
+        if error.errno == errno.ENOSPC:
+            text += "; nothing was replaced, free some space and run again"
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Print a warning about the user's data in one line, without the place in our code."""
+    kind = "" if issubclass(category, UserWarning) else f" ({category.__name__})"
+    print(f"omnisky: warning{kind}: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,0 +1,135 @@
+"""From a table to tokens or embeddings."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from omnisky.cli.models import readable
+from omnisky.cli.tables import (
+    Input,
+    Reading,
+    check_output,
+    names_in,
+    result_table,
+    save,
+    slices,
+)
+
+__all__ = ["embed", "tokenize"]
+
+_READ = Reading()
+
+
+def tokenize(
+    table: str,
+    /,
+    *,
+    out: Path,
+    base: str = "nano",
+    inputs: str | None = None,
+    reading: Reading = _READ,
+    overwrite: bool = False,
+) -> None:
+    """Write the tokens of every object of a table.
+
+    A modality becomes an integer column ``<modality>_tokens`` (a vector where it has several), and
+    ``<modality>_tokens_mask``, which is True where the token exists.
+
+    Parameters
+    ----------
+    table : str
+        Table file or data set.
+    out : Path
+        File to write; its ending says the format.
+    base : str
+        Pretrained model: a name or a folder.
+    inputs : str, optional
+        Modalities to use, separated by commas (photometry and xp are families); all by default.
+    reading : Reading
+        How to read the table.
+    overwrite : bool
+        Replace an existing file.
+    """
+    from omnisky.model import Model
+
+    check_output(out, overwrite)
+    source = Input.read(table, reading, names_in(inputs))
+    observations = readable(source.observations, base, asked=inputs is not None)
+    model = Model.from_pretrained(base)
+    tokens = [model.tokenize(observations[s]) for s in slices(len(observations), "Tokens")]
+    result = result_table(source)
+    for name in tokens[0]:
+        ids = np.concatenate([np.asarray(t[name]) for t in tokens]).astype(np.int32)
+        mask = np.concatenate([np.asarray(t.mask[name]) for t in tokens])
+        single = ids.shape[1] == 1
+        # Not the bare name: a table with gaia_g must hold magnitudes.
+        column = f"{name}_tokens"
+        result[column] = ids[:, 0] if single else ids
+        result[column].description = f"Token ids of {name}, model {base}"
+        result[f"{column}_mask"] = mask[:, 0] if single else mask
+        result[f"{column}_mask"].description = f"True where the token of {name} exists"
+    save(result, out, overwrite)
+
+
+def embed(
+    table: str,
+    /,
+    *,
+    out: Path,
+    base: str = "nano",
+    pooling: Literal["mean"] = "mean",
+    inputs: str | None = None,
+    reading: Reading = _READ,
+    overwrite: bool = False,
+) -> None:
+    """Write an embedding of every object of a table.
+
+    Objects without a single good measurement have NaN and ``embedding_valid`` False.
+
+    Parameters
+    ----------
+    table : str
+        Table file or data set.
+    out : Path
+        File to write; its ending says the format. CSV cannot hold vectors.
+    base : str
+        Pretrained model: a name or a folder.
+    pooling : str
+        How the outputs of an object's tokens become one vector.
+    inputs : str, optional
+        Modalities to use, separated by commas (photometry and xp are families); all by default.
+    reading : Reading
+        How to read the table.
+    overwrite : bool
+        Replace an existing file.
+    """
+    from omnisky.model import Model
+
+    check_output(out, overwrite)
+    if out.suffix.lower() == ".csv":
+        raise ValueError(
+            f"--out {out}: CSV cannot hold vectors; use .parquet, .fits, .vot or .ecsv"
+        )
+    source = Input.read(table, reading, names_in(inputs))
+    observations = readable(source.observations, base, asked=inputs is not None)
+    model = Model.from_pretrained(base)
+    chunks = slices(len(observations), "Embeddings")
+    parts = [model.embed(observations[s], pooling=pooling) for s in chunks]
+    valid = np.concatenate([part.valid for part in parts])
+    vectors = np.concatenate([part.vectors for part in parts])
+    if not valid.all():
+        warnings.warn(
+            f"{(~valid).sum()} objects have no measurement and no embedding", stacklevel=1
+        )
+    result = result_table(source)
+    result["embedding"] = np.where(valid[:, None], vectors, np.nan).astype(np.float32)
+    used = ", ".join(observations)
+    result["embedding"].description = f"Embedding by {base}, {pooling} pooling, from {used}"
+    result["embedding"].meta["ucd"] = "stat.value"
+    result["embedding_valid"] = valid
+    result["embedding_valid"].description = "False where the object has no measurement at all"
+    save(result, out, overwrite)

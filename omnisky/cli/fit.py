@@ -1,0 +1,207 @@
+"""Adapt a pretrained model to a table, and use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from cyclopts import Parameter, validators
+
+from omnisky.cli.models import readable
+from omnisky.cli.tables import (
+    Input,
+    Reading,
+    check_output,
+    drop_empty,
+    masked_rows,
+    names_in,
+    result_table,
+    save,
+    slices,
+)
+
+__all__ = ["fit", "predict"]
+
+_READ = Reading()
+_TARGETS = "targets.json"
+_Probability = Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))]
+
+
+def fit(
+    table: str,
+    /,
+    *,
+    targets: str,
+    out: Path,
+    inputs: str | None = None,
+    adaptation: Literal["linear", "attentive", "full"] = "attentive",
+    base: str = "nano",
+    seed: int = 0,
+    reading: Reading = _READ,
+    overwrite: bool = False,
+) -> None:
+    """Adapt a pretrained model to known values of a table.
+
+    Of a whole data set, the train part is fitted and the calibration part sets the intervals; the
+    test part is not touched.
+
+    Parameters
+    ----------
+    table : str
+        Table file or data set.
+    targets : str
+        What to learn, separated by commas: columns of the table, or modalities. Unknown values are
+        masked or NaN.
+    out : Path
+        Folder of the model.
+    inputs : str, optional
+        Modalities to learn from, separated by commas (photometry and xp are families); all that
+        the table has, but labels, by default.
+    adaptation : str
+        A linear probe, attentive heads on the frozen model, or training the whole model.
+    base : str
+        Pretrained model: a name or a folder.
+    seed : int
+        Fixes folds and initial weights.
+    reading : Reading
+        How to read the table.
+    overwrite : bool
+        Replace an existing model.
+    """
+    from omnisky.adapt import FineTunedModel
+
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; choose another --out or add --overwrite")
+    source = Input.read(table, reading, names_in(inputs))
+    names = names_in(targets) or []
+    y, columns = source.targets(names)
+    _refuse_targets_as_inputs(names, source)
+    x, rows = drop_empty(readable(source.observations, base, asked=inputs is not None))
+    part = np.full(len(rows), "train") if source.dataset is None else source.dataset.split
+    part = part[rows]
+    train, held = part == "train", part == "calibration"
+    if not train.any():
+        train, held = ~train, np.zeros_like(held)  # a part of a data set was named
+    model = FineTunedModel(base, adaptation, random_state=seed, verbose=True)
+    model.fit(x[train], y[rows][train])
+    if held.any():
+        model.calibrate(x[held], y[rows][held])
+    model.save(out, overwrite=overwrite)
+    told = [
+        {
+            "name": c.name,
+            "unit": str(c.unit or ""),
+            "description": c.description or "",
+            "ucd": c.meta.get("ucd", ""),
+        }
+        for c in columns
+    ]
+    (out / _TARGETS).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"{out}: {', '.join(names)} from {', '.join(x)}; {adaptation} on {train.sum()} objects of "
+        f"{source.name}, {held.sum() or 'none'} for calibration"
+    )
+
+
+def _refuse_targets_as_inputs(names: list[str], source: Input) -> None:
+    from omnisky.surveys import modalities
+
+    known = modalities()
+    both = [n for n in source.observations if n in names or known[n].column in names]
+    if both:
+        raise ValueError(
+            f"{', '.join(both)} cannot be both input and target; name the --inputs without it"
+        )
+
+
+def predict(
+    table: str,
+    /,
+    *,
+    model: Path,
+    out: Path,
+    coverage: _Probability = 0.9,
+    reading: Reading = _READ,
+    overwrite: bool = False,
+) -> None:
+    """Predict values and intervals with an adapted model.
+
+    Writes ``<target>``, ``<target>_low`` and ``<target>_high`` in the unit of the target. Any of
+    the inputs of the fit may be missing; what was no input then is not used.
+
+    Parameters
+    ----------
+    table : str
+        Table file or data set.
+    model : Path
+        Folder that ``omnisky fit`` wrote.
+    out : Path
+        File to write; its ending says the format.
+    coverage : float
+        Probability that an interval holds the truth.
+    reading : Reading
+        How to read the table.
+    overwrite : bool
+        Replace an existing file.
+    """
+    check_output(out, overwrite)
+    if not model.is_dir():
+        raise FileNotFoundError(f"no model {model}; expected the folder that omnisky fit wrote")
+    source = Input.read(table, reading)
+    from omnisky.adapt import FineTunedModel
+
+    fitted = FineTunedModel.load(model)
+    x, rows = drop_empty(_seen(fitted, source))
+    parts = [_bounds(fitted, x[s], coverage) for s in slices(len(x), "Predictions")]
+    values = np.concatenate(parts, axis=1)
+    result = result_table(source)
+    for i, told in enumerate(_targets(model, values.shape[2])):
+        suffixes = {"": "", "_low": f"lower, {coverage:g}: ", "_high": f"upper, {coverage:g}: "}
+        for (suffix, prefix), column in zip(suffixes.items(), values[:, :, i], strict=True):
+            name = f"{told['name']}{suffix}"
+            result[name] = masked_rows(column, rows)
+            result[name].unit = told["unit"] or None
+            result[name].description = f"Predicted, {prefix}{told['description'] or told['name']}"
+            if told["ucd"]:
+                result[name].meta["ucd"] = told["ucd"]
+    save(result, out, overwrite)
+
+
+def _seen(fitted: Any, source: Input):
+    """Return the observations that the model was fitted with."""
+    seen = [name for names in fitted.modalities_.values() for name in names]
+    here = [name for name in source.observations if name in seen]
+    if not here:
+        raise ValueError(
+            f"the model was fitted on {', '.join(seen) or 'plain arrays'}, of which {source.name} "
+            f"has none; it has {', '.join(source.observations)}"
+        )
+    return source.observations.select(*here)
+
+
+def _bounds(fitted: Any, x: Any, coverage: float) -> np.ndarray:
+    """Return prediction, lower and upper bound, shape (3, object, target)."""
+    return np.stack(
+        [
+            np.reshape(a, (len(x), -1))
+            for a in (fitted.predict(x), *fitted.predict_interval(x, coverage))
+        ]
+    )
+
+
+def _targets(model: Path, n_targets: int) -> list[dict[str, str]]:
+    """Return name, unit, description and UCD of each target; numbered if fitted without names."""
+    path = model / _TARGETS
+    if not path.is_file():
+        numbered = [f"prediction_{i + 1}" for i in range(n_targets)]
+        return [{"name": n, "unit": "", "description": "", "ucd": ""} for n in numbered]
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        names = [t["name"] for t in told]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}); fit again") from error
+    if len(names) != n_targets:
+        raise ValueError(f"{path} names {len(names)} targets, the model has {n_targets}; fit again")
+    return told

@@ -1,0 +1,117 @@
+"""From some measurements to samples of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter, validators
+
+from omnisky.cli.models import readable
+from omnisky.cli.tables import (
+    Input,
+    Reading,
+    check_output,
+    drop_empty,
+    masked_rows,
+    names_in,
+    result_table,
+    save,
+    slices,
+)
+
+__all__ = ["generate"]
+
+_READ = Reading()
+# The central 90 %, as predict gives by default.
+_QUANTILES = (0.05, 0.95)
+_COLUMNS = {
+    "": "Mean of samples: ",
+    "_std": "Standard deviation of samples: ",
+    "_low": "5 % quantile of samples: ",
+    "_high": "95 % quantile of samples: ",
+}
+_AtLeastTwo = Annotated[int, Parameter(validator=validators.Number(gte=2))]
+
+
+def generate(
+    table: str,
+    /,
+    *,
+    target: str,
+    out: Path,
+    given: str | None = None,
+    samples: _AtLeastTwo = 64,
+    seed: int = 0,
+    base: str = "nano",
+    reading: Reading = _READ,
+    overwrite: bool = False,
+) -> None:
+    """Sample one measurement given others.
+
+    Writes, for a number, the mean, standard deviation and the 5 % and 95 % quantiles of the samples
+    as ``<target>``, ``<target>_std``, ``<target>_low`` and ``<target>_high``; for a spectrum the
+    mean and the standard deviation of each pixel.
+
+    Parameters
+    ----------
+    table : str
+        Table file or data set.
+    target : str
+        Modality to sample, or several separated by commas.
+    out : Path
+        File to write; its ending says the format. CSV cannot hold spectra.
+    given : str, optional
+        Modalities to start from, separated by commas (photometry and xp are families); all that the
+        table has, but labels and the target, by default.
+    samples : int
+        Samples an object.
+    seed : int
+        Fixes the samples.
+    base : str
+        Pretrained model: a name or a folder.
+    reading : Reading
+        How to read the table.
+    overwrite : bool
+        Replace an existing file.
+    """
+    from omnisky.data.usertable import describe_column
+    from omnisky.model import Model
+    from omnisky.surveys import modality
+
+    check_output(out, overwrite)
+    targets = [modality(name).name for name in names_in(target) or []]
+    source = Input.read(table, reading, names_in(given))
+    both = [name for name in targets if name in source.observations]
+    if both and given is not None:
+        raise ValueError(f"{', '.join(both)} cannot be both given and target; leave it out of one")
+    if not set(source.observations) - set(both):
+        raise ValueError(
+            f"nothing is given but the target {', '.join(both)}; name others in --given"
+        )
+    observations = source.observations.drop(*both)
+    known, rows = drop_empty(readable(observations, base, asked=given is not None))
+    model = Model.from_pretrained(base)
+    parts = [
+        _summary(model.generate(known[s], targets, n_samples=samples, seed=seed + s.start), targets)
+        for s in slices(len(known), "Samples")
+    ]
+    result = result_table(source)
+    for name, suffix in parts[0]:
+        values = np.concatenate([part[name, suffix] for part in parts])
+        column = describe_column(masked_rows(values, rows), modality(name))
+        column.description = f"{_COLUMNS[suffix]}{column.description}"
+        result[f"{name}{suffix}"] = column
+    save(result, out, overwrite)
+
+
+def _summary(generation: Any, targets: list[str]) -> dict[tuple[str, str], np.ndarray]:
+    """Return the columns of some objects, by target and suffix."""
+    found = {}
+    for name in targets:
+        sampled = generation[name]
+        found[name, ""], found[name, "_std"] = sampled.mean, sampled.samples.std(axis=0)
+        if np.ndim(sampled.mean) == 1:
+            found[name, "_low"], found[name, "_high"] = map(sampled.quantile, _QUANTILES)
+    return found

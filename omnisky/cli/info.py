@@ -1,0 +1,137 @@
+"""What is there? A model folder, a data set, a modality, a table, or the installation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Listing
+
+from omnisky import __version__
+from omnisky.cli.models import bases, config_of, folder_of
+from omnisky.storage import sha256_of
+
+__all__ = ["info"]
+
+
+def info(what: str | None = None, /) -> None:
+    """Say what is in a model, data set, modality or table.
+
+    Parameters
+    ----------
+    what : str, optional
+        Model (name or folder), data set, modality or table file; the installation by default.
+    """
+    from omnisky.data import datasets
+    from omnisky.surveys import modalities
+
+    if what is None:
+        _installation()
+    elif what in modalities():
+        _modality(what)
+    elif what.partition(":")[0] in datasets.available():
+        _dataset(what)
+    elif Path(what).is_file():
+        _table(what)
+    elif Path(what).is_dir() or what in bases():
+        _model(folder_of(what))
+    else:
+        raise ValueError(
+            f"{what!r} is no file or folder, and no base ({', '.join(bases())}), data set "
+            f"({', '.join(datasets.available())}) or modality ({', '.join(modalities())})"
+        )
+
+
+def _show(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    listing = Listing(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        listing.add_row(*(str(cell) for cell in row))
+    # In a pipe nothing is wrapped to the width of a terminal that is not there.
+    width = None if sys.stdout.isatty() else 200
+    console = Console(markup=False, highlight=False, width=width)
+    console.print(listing)
+    console.print()
+
+
+def _installation() -> None:
+    from omnisky.data import datasets
+    from omnisky.surveys import modalities
+
+    print(f"omnisky {__version__}\n")
+    folders = {name: folder_of(name) for name in bases()}
+    rows = [(n, f"{_bytes(f) / 1e6:.1f} MB", _sha256(f)) for n, f in folders.items()]
+    _show("Pretrained models", ("name", "size", "sha256 of the weights"), rows)
+    declared = modalities().values()
+    rows = [(m.name, m.kind, m.role, m.unit or "-", m.column) for m in declared]
+    _show("Modalities", ("name", "kind", "role", "unit", "survey column"), rows)
+    _show("Data sets", ("name",), [(name,) for name in datasets.available()])
+
+
+def _bytes(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def _sha256(folder: Path) -> str:
+    weights = folder / "model.safetensors"
+    return sha256_of(weights) if weights.is_file() else "missing"
+
+
+def _modality(name: str) -> None:
+    from omnisky.surveys import modality, surveys
+
+    declared = modality(name)
+    survey = surveys()[declared.survey]
+    low, high = declared.valid_range
+    rows = [
+        ("what", declared.description),
+        ("kind", f"{declared.kind}, {declared.role}"),
+        ("unit", declared.unit or "dimensionless"),
+        ("UCD", declared.ucd),
+        ("survey", f"{survey.title} ({survey.licence})"),
+        ("survey column", declared.column),
+        ("error column", declared.error_column or "none"),
+        ("valid range", f"{low:g} to {high:g}"),
+        ("cite", ", ".join(declared.bibcodes)),
+    ]
+    if declared.wavelength_nm is not None:
+        grid = declared.wavelength
+        rows.append(("wavelengths", f"{grid[0]:g} to {grid[-1]:g} nm, {len(grid)} pixels"))
+    _show(name, ("", ""), rows)
+
+
+def _dataset(name: str) -> None:
+    from omnisky.cli.tables import Input, Reading
+
+    found = Input.read(name, Reading()).dataset
+    print(f"{found!r}\n")
+    for title, measured in (("Observations", found.observations), ("Labels", found.labels)):
+        rows = [(key, int(m.present.sum())) for key, m in measured.items()]
+        _show(title, ("modality", "objects"), rows)
+
+
+def _table(path: str) -> None:
+    from omnisky.data.tables import read_table
+    from omnisky.data.usertable import recognise
+    from omnisky.surveys import modalities
+
+    table = read_table(path)
+    found = recognise(table, names=list(modalities()))
+    known = {column: name for name, column in found.items()}
+    rows = [
+        (c, table[c].dtype, table[c].shape[1:] or "", table[c].unit or "-", known.get(c, ""))
+        for c in table.colnames
+    ]
+    _show(f"{path}: {len(table)} rows", ("column", "type", "shape", "unit", "modality"), rows)
+
+
+def _model(folder: Path) -> None:
+    config = config_of(folder)
+    if isinstance(config.get("modalities"), list):
+        config["modalities"] = ", ".join(str(m.get("name", m)) for m in config["modalities"])
+    _show(f"{folder}: {_bytes(folder) / 1e6:.1f} MB", ("", ""), config.items())
+    card = folder / "README.md"
+    if card.is_file():
+        print(card.read_text(encoding="utf-8"))

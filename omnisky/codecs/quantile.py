@@ -1,0 +1,92 @@
+"""Quantile bins: a one-dimensional quantiser that decodes to each bin's conditional mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["QuantileBins", "quantile_table"]
+
+
+def quantile_table(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return bin edges and conditional means of equally filled bins.
+
+    Parameters
+    ----------
+    values : array, shape (value,)
+        Finite training values.
+    bins : int
+        Number of bins.
+
+    Returns
+    -------
+    edges : array, shape (bins - 1,)
+        Inner edges, increasing; a value belongs to bin ``(edges <= value).sum()``.
+    means : array, shape (bins,)
+        Mean of the training values in each bin: the estimate with the smallest squared error, so
+        that decoding has no half-bin bias. Empty bins (ties) take the middle of their edges.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer values than bins, or some are not finite.
+    """
+    values = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    if len(values) < bins or not np.isfinite(values).all():
+        raise ValueError(
+            f"fitting {bins} quantile bins needs at least as many finite values; found "
+            f"{np.isfinite(values).sum()} finite of {len(values)}. Use fewer bins or more objects"
+        )
+    edges = np.quantile(values, np.arange(1, bins) / bins)
+    index = np.searchsorted(edges, values, side="right")
+    count = np.bincount(index, minlength=bins)
+    total = np.bincount(index, weights=values, minlength=bins)
+    border = np.concatenate([values[:1], edges, values[-1:]])
+    middle = (border[:-1] + border[1:]) / 2
+    return edges, np.where(count > 0, total / np.maximum(count, 1), middle)
+
+
+class QuantileBins(nn.Module):
+    """Turn values into bin indices and back, for one or several quantities at once.
+
+    Parameters
+    ----------
+    n_quantities : int
+        Quantities quantised side by side, each with its own bins.
+    bins : int
+        Bins of each quantity.
+    """
+
+    edges: Tensor
+    means: Tensor
+    limits: Tensor
+
+    def __init__(self, n_quantities: int, bins: int) -> None:
+        super().__init__()
+        self.bins = bins
+        double = torch.float64
+        self.register_buffer("edges", torch.zeros(n_quantities, bins - 1, dtype=double))
+        self.register_buffer("means", torch.zeros(n_quantities, bins, dtype=double))
+        self.register_buffer("limits", torch.zeros(n_quantities, 2, dtype=double))
+
+    def fit(self, values: np.ndarray) -> None:
+        """Fit bins to training values, shape (object, quantity)."""
+        for i, column in enumerate(np.asarray(values, dtype=np.float64).T):
+            edges, means = quantile_table(column, self.bins)
+            self.edges[i] = torch.from_numpy(edges)
+            self.means[i] = torch.from_numpy(means)
+            self.limits[i] = torch.tensor([column.min(), column.max()], dtype=torch.float64)
+
+    def encode(self, values: Tensor) -> Tensor:
+        """Return bin indices, shape (object, quantity), of values of the same shape."""
+        columns = values.to(torch.float64).T.contiguous()
+        return torch.searchsorted(self.edges, columns, right=True).T.contiguous()
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Return conditional means, shape (object, quantity)."""
+        return torch.gather(self.means, 1, indices.T).T.contiguous()
+
+    def outside(self, values: Tensor) -> Tensor:
+        """Return True where a value lies outside the range seen in the fit."""
+        return (values < self.limits[:, 0]) | (values > self.limits[:, 1])

@@ -1,0 +1,121 @@
+"""A set of codecs, one a modality: typed observations in, tokens out, and back."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from omnisky.codecs.codec import Codec, load_codec
+from omnisky.codecs.tokens import Tokens
+from omnisky.modalities import Observations, UnknownModalityError
+from omnisky.storage import CheckpointError
+
+__all__ = ["Tokenizer"]
+
+# Beyond this fraction outside the training range a user should know.
+_TELL_OUTSIDE = 0.05
+
+
+class Tokenizer:
+    """Encode and decode observations with one codec a modality.
+
+    Parameters
+    ----------
+    codecs : mapping of str to Codec
+        Codecs by modality name.
+
+    Raises
+    ------
+    ValueError
+        If it is empty or a codec belongs to another modality than its name says.
+    """
+
+    def __init__(self, codecs: Mapping[str, Codec]) -> None:
+        if not codecs:
+            raise ValueError("a tokenizer needs at least one codec; found none")
+        for name, codec in codecs.items():
+            if codec.modality != name:
+                raise ValueError(f"codec of {codec.modality!r} was given the name {name!r}")
+        self.codecs = dict(codecs)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({', '.join(self.codecs)})"
+
+    def encode(self, observations: Observations) -> Tokens:
+        """Return the tokens of all modalities given; never changes its input.
+
+        Warns
+        -----
+        UserWarning
+            If more than 5 % of the present values of a modality lie outside the range its codec was
+            trained on; they get the outermost token.
+
+        Raises
+        ------
+        UnknownModalityError
+            If a modality has no codec here.
+        ValueError
+            If there are no objects, or a measurement does not fit its codec.
+        """
+        unknown = [name for name in observations if name not in self.codecs]
+        if unknown:
+            raise UnknownModalityError(
+                f"no codec for {', '.join(unknown)}; this tokenizer knows {', '.join(self.codecs)}. "
+                "Leave them out with observations.drop(...), or train a codec for them"
+            )
+        if len(observations) == 0:
+            raise ValueError("the observations hold no objects; give at least one")
+        ids, masks = {}, {}
+        for name, measurement in observations.items():
+            ids[name], masks[name] = self.codecs[name].encode(measurement)
+            outside = self.codecs[name].count_outside(measurement)
+            present = int(measurement.present.sum())
+            if outside > _TELL_OUTSIDE * present:
+                warnings.warn(
+                    f"{name}: {outside} of {present} values lie outside the range this codec was "
+                    "trained on and get the outermost token; are the units right?",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        return Tokens(ids, masks)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tokens) -> Observations:
+        """Return what the tokens stand for; objects without tokens come back absent."""
+        measurements = {}
+        for name, ids in tokens.items():
+            if name not in self.codecs:
+                raise UnknownModalityError(
+                    f"no codec for {name!r}; this tokenizer knows {', '.join(self.codecs)}"
+                )
+            measurements[name] = self.codecs[name].decode(ids, tokens.mask[name].all(1))
+        return Observations(measurements)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike) -> Tokenizer:
+        """Load all codecs of a folder ``<folder>/<modality>/``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder or no codec in it.
+        CheckpointError
+            If a codec is damaged or its folder has another name than its modality.
+        """
+        found = sorted(path.parent for path in Path(folder).glob("*/config.json"))
+        if not found:
+            raise FileNotFoundError(f"{folder} holds no codecs; expected one folder a modality")
+        codecs = {path.name: load_codec(path) for path in found}
+        for name, codec in codecs.items():
+            if codec.modality != name:
+                raise CheckpointError(f"{folder}/{name} holds the codec of {codec.modality!r}")
+        return cls(codecs)
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write each codec into its own folder ``<folder>/<modality>/``."""
+        for name, codec in self.codecs.items():
+            codec.save(Path(folder) / name)

@@ -1,0 +1,103 @@
+"""Tokens of many objects: integer ids by modality, with a mask where an object has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnisky.modalities import UnknownModalityError
+
+__all__ = ["Tokens"]
+
+
+class Tokens(Mapping[str, Tensor]):
+    """Hold token ids of several modalities of the same objects.
+
+    A read-only mapping from modality name to ids. Like `Observations`, indexing with integers, a
+    slice or a boolean array gives other objects, so that scikit-learn's splitters work on it.
+
+    Parameters
+    ----------
+    ids : mapping of str to LongTensor, shape (object, token)
+        Token ids by modality; 0 where the mask is False.
+    mask : mapping of str to BoolTensor, shape (object, token), optional
+        True where the token exists. Without it, all exist.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, shapes disagree, ids are not integers or are negative.
+    """
+
+    def __init__(self, ids: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> None:
+        if not ids:
+            raise ValueError("Tokens need at least one modality; found none")
+        self._ids: dict[str, Tensor] = {}
+        self.mask: dict[str, Tensor] = {}
+        for name, tokens in ids.items():
+            here = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask[name]
+            if tokens.ndim != 2 or tokens.dtype != torch.long or here.shape != tokens.shape:
+                raise ValueError(
+                    f"tokens of {name!r} must be a LongTensor of shape (object, token) with a mask "
+                    f"of the same shape; found {tokens.dtype} {tuple(tokens.shape)}, mask "
+                    f"{tuple(here.shape)}"
+                )
+            if bool((tokens[here] < 0).any()):
+                raise ValueError(f"tokens of {name!r} hold negative ids; hide them with the mask")
+            self._ids[name] = torch.where(here, tokens, 0)
+            self.mask[name] = here
+        lengths = {name: len(t) for name, t in self._ids.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"all modalities need one row an object; found lengths {lengths}")
+        self._length = next(iter(lengths.values()))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._ids
+
+    def __getitem__(self, key):
+        if isinstance(key, str):
+            if key not in self._ids:
+                raise UnknownModalityError(
+                    f"no tokens of {key!r} here; these objects have {', '.join(self)}"
+                )
+            return self._ids[key]
+        if isinstance(key, (int, np.integer)):
+            key = [int(key)]
+        if isinstance(key, np.ndarray):
+            key = torch.from_numpy(np.ascontiguousarray(key))
+        ids = {name: t[key] for name, t in self._ids.items()}
+        return Tokens(ids, {name: m[key] for name, m in self.mask.items()})
+
+    def __repr__(self) -> str:
+        parts = ", ".join(
+            f"{name} {t.shape[1]}×{int(self.mask[name].any(1).sum())}" for name, t in self._ids.items()
+        )
+        return f"Tokens({len(self)} objects; tokens×present: {parts})"
+
+    def keys(self):
+        """Return the modality names."""
+        return self._ids.keys()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(objects, tokens an object); lets scikit-learn index it like an array."""
+        return len(self), sum(t.shape[1] for t in self._ids.values())
+
+    def select(self, *names: str) -> Tokens:
+        """Return the same objects with only these modalities."""
+        return Tokens({n: self[n] for n in names}, {n: self.mask[n] for n in names})
+
+    def drop(self, *names: str) -> Tokens:
+        """Return the same objects without these modalities; each must be there."""
+        for name in names:
+            self[name]
+        return self.select(*(n for n in self._ids if n not in names))

@@ -1,0 +1,133 @@
+"""Transformer blocks of the 4M/AION kind: pre-norm, QK-norm, gated MLP, no biases.
+
+Shapes: B objects, N encoder slots, M decoder slots, D width. Masks are True where a slot may be
+attended to. Parameter names follow the released AION-1 checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["CrossAttention", "DecoderBlock", "EncoderBlock", "GatedMLP", "SelfAttention", "norm"]
+
+Mask = Bool[Tensor, "B #M N"]
+
+
+def norm(dim: int) -> nn.LayerNorm:
+    """Return a LayerNorm without bias."""
+    return nn.LayerNorm(dim, eps=1e-6, bias=False)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Float[Tensor, "B M D"]:
+    """Scaled dot-product attention over heads; q, k, v have shape (B, head, slot, D / head)."""
+    if mask is not None:
+        # A row that may attend to nothing (padding) would be NaN; it attends everywhere instead
+        # and is never read.
+        mask = (mask | ~mask.any(-1, keepdim=True)).unsqueeze(1)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return out.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, dim: int, num_heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim, bias=False)
+        self.q_norm = norm(dim // num_heads) if qk_norm else nn.Identity()
+        self.k_norm = norm(dim // num_heads) if qk_norm else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "B N D"], mask: Mask | None) -> Float[Tensor, "B N D"]:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of decoder slots to the encoder's context."""
+
+    def __init__(self, dim: int, num_heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q = nn.Linear(dim, dim, bias=False)
+        self.kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim, bias=False)
+        self.q_norm = norm(dim // num_heads) if qk_norm else nn.Identity()
+        self.k_norm = norm(dim // num_heads) if qk_norm else nn.Identity()
+
+    def forward(
+        self, x: Float[Tensor, "B M D"], context: Float[Tensor, "B N D"], mask: Mask | None
+    ) -> Float[Tensor, "B M D"]:
+        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU: ``fc2(SiLU(fc1 x) * fc3 x)`` (Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, dim: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(2 * ratio * dim / 3)
+        self.fc1 = nn.Linear(dim, hidden, bias=False)
+        self.fc2 = nn.Linear(hidden, dim, bias=False)
+        self.fc3 = nn.Linear(dim, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.silu(self.fc1(x)) * self.fc3(x))
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention, then MLP."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, qk_norm: bool) -> None:
+        super().__init__()
+        self.norm1 = norm(dim)
+        self.attn = SelfAttention(dim, num_heads, qk_norm)
+        self.norm2 = norm(dim)
+        self.mlp = GatedMLP(dim, mlp_ratio)
+
+    def forward(self, x: Float[Tensor, "B N D"], mask: Mask | None) -> Float[Tensor, "B N D"]:
+        x = x + self.attn(self.norm1(x), mask)
+        return x + self.mlp(self.norm2(x))
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention among the requested slots, cross-attention to the context, then MLP."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, qk_norm: bool) -> None:
+        super().__init__()
+        self.norm1 = norm(dim)
+        self.self_attn = SelfAttention(dim, num_heads, qk_norm)
+        self.query_norm = norm(dim)
+        self.context_norm = norm(dim)
+        self.cross_attn = CrossAttention(dim, num_heads, qk_norm)
+        self.norm2 = norm(dim)
+        self.mlp = GatedMLP(dim, mlp_ratio)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B M D"],
+        context: Float[Tensor, "B N D"],
+        self_mask: Mask,
+        context_mask: Mask,
+    ) -> Float[Tensor, "B M D"]:
+        x = x + self.self_attn(self.norm1(x), self_mask)
+        x = x + self.cross_attn(self.query_norm(x), self.context_norm(context), context_mask)
+        return x + self.mlp(self.norm2(x))
+
+
+def initialise(module: nn.Module) -> None:
+    """Initialise in the MAE manner: Xavier uniform, fused matrices as separate ones."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear):
+            parts = 3 if name.endswith("qkv") else 2 if name.endswith(".kv") else 1
+            for part in child.weight.chunk(parts):
+                nn.init.xavier_uniform_(part)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+    torch.nn.Module.train(module, True)

@@ -1,0 +1,170 @@
+"""Which tokens the encoder sees and which the decoder must predict.
+
+The scheme of AION-1 (arXiv:2510.17960, section on masking): for the input pick one modality, take a
+random number of its tokens and fill the budget from the others; for the output, pick one modality
+to be asked for freely, the others by fractions drawn from a Beta distribution skewed to zero.
+Inputs and outputs never overlap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from omnisky.model.transformer import Selection
+
+__all__ = ["MaskingConfig", "sample_masks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """Configure the masking.
+
+    Parameters
+    ----------
+    input_budget, output_budget : int
+        Most tokens visible, and most tokens asked for, an object.
+    alpha, beta : float
+        Parameters of the Beta distribution of target fractions.
+    whole : float
+        Probability that an object shows some modalities whole and hides the others whole, the
+        situation met in use; otherwise single tokens are hidden.
+    never_visible : tuple of str
+        Modalities that are only ever targets.
+    """
+
+    input_budget: int
+    output_budget: int
+    alpha: float = 0.1
+    beta: float = 1.0
+    whole: float = 0.5
+    never_visible: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "never_visible", tuple(self.never_visible))
+        if self.input_budget < 1 or self.output_budget < 1 or not 0 <= self.whole <= 1:
+            raise ValueError(
+                "masking needs positive budgets and 0 <= whole <= 1; found "
+                f"{self.input_budget}, {self.output_budget}, {self.whole}"
+            )
+        if not (self.alpha > 0 and self.beta > 0):
+            raise ValueError(f"alpha and beta must be positive; found {self.alpha}, {self.beta}")
+
+
+def sample_masks(
+    present: Bool[Tensor, "B S"],
+    slot_modality: Int[Tensor, " S"],
+    config: MaskingConfig,
+    generator: torch.Generator,
+    hidden: tuple[int, ...] = (),
+) -> tuple[Selection, Selection]:
+    """Draw visible and asked slots for each object.
+
+    Parameters
+    ----------
+    present : BoolTensor, shape (B, S)
+        True where the object has the token.
+    slot_modality : LongTensor, shape (S,)
+        Modality number of each slot.
+    config : MaskingConfig
+        Budgets and distributions.
+    generator : torch.Generator
+        Source of all randomness.
+    hidden : tuple of int
+        Modality numbers that are never visible.
+
+    Returns
+    -------
+    visible, asked : Selection
+        At most `input_budget` and `output_budget` slots; disjoint. Every object with at least two
+        tokens has at least one of each, provided one of them may be visible.
+    """
+    member = torch.nn.functional.one_hot(slot_modality).bool().T
+    allowed = present.clone()
+    if hidden:
+        allowed &= ~torch.isin(slot_modality, torch.tensor(hidden))
+    seen = _choose_inputs(allowed, member, config, generator)
+    # An object that shows all it has could be asked for nothing: take one slot back.
+    spare = seen & (seen == present).all(1, keepdim=True) & (seen.sum(1, keepdim=True) > 1)
+    returned = _ranks(_uniform(seen.shape, generator).masked_fill(~spare, 2)) == 0
+    seen = seen & ~(returned & spare)
+    asked = _choose_targets(present & ~seen, member, config, generator)
+    return _select(seen), _select(asked)
+
+
+def _uniform(shape: torch.Size | tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator)
+
+
+def _ranks(scores: Float[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+    """Return each slot's place, 0 the smallest score."""
+    return scores.argsort(dim=1).argsort(dim=1)
+
+
+def _pick_modality(allowed: Tensor, member: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one allowed modality an object as one-hot, shape (B, modality)."""
+    available = (allowed.float() @ member.float().T) > 0
+    scores = _uniform(available.shape, generator).masked_fill(~available, 2)
+    return (_ranks(scores) == 0) & available
+
+
+def _rank_within(member: Tensor, random: Tensor) -> Tensor:
+    """Return each slot's random place within its own modality."""
+    place = torch.zeros_like(random)
+    for slots in member:
+        place[:, slots] = _ranks(random[:, slots]).float()
+    return place
+
+
+def _choose_inputs(
+    allowed: Tensor, member: Tensor, config: MaskingConfig, generator: torch.Generator
+) -> Bool[Tensor, "B S"]:
+    random = _uniform(allowed.shape, generator)
+    first = _pick_modality(allowed, member, generator)
+    of_first = first.float() @ member.float() > 0
+    count = (allowed & of_first).sum(1, keepdim=True)
+    wanted = (_uniform((len(allowed), 1), generator) * count).floor() + 1
+    budget = (_uniform((len(allowed), 1), generator) * config.input_budget).floor() + 1
+    place = _ranks(random.masked_fill(~(allowed & of_first), 2))
+    # Tier 0: the drawn tokens of the first modality; tier 1: all others; its rest stays hidden.
+    tier = torch.where(of_first & (place < wanted), 0.0, 1.0)
+    scores = (tier + random).masked_fill(~allowed | (of_first & (place >= wanted)), 9)
+    single = (_ranks(scores) < budget) & (scores < 9)
+    kept = _uniform((len(allowed), len(member)), generator)
+    kept = (kept < _uniform((len(allowed), 1), generator)) | first
+    scores = random.masked_fill(~(allowed & (kept.float() @ member.float() > 0)), 9)
+    whole = (_ranks(scores) < config.input_budget) & (scores < 9)
+    return torch.where(_uniform((len(allowed), 1), generator) < config.whole, whole, single)
+
+
+def _choose_targets(
+    available: Tensor, member: Tensor, config: MaskingConfig, generator: torch.Generator
+) -> Bool[Tensor, "B S"]:
+    random = _uniform(available.shape, generator)
+    first = _pick_modality(available, member, generator).float() @ member.float() > 0
+    shape = (len(available), len(member))
+    # Beta(a, 1) by inversion is U^(1/a); the general case is a ratio of Gamma variables.
+    fraction = _beta(config.alpha, config.beta, shape, generator)
+    count = available.float() @ member.float().T
+    quota = (fraction * count).ceil() @ member.float()
+    drawn = _rank_within(member, random.masked_fill(~available, 2)) < quota
+    tier = torch.where(first, 0.0, torch.where(drawn, 1.0, 2.0))
+    scores = (tier + random).masked_fill(~available, 9)
+    return (_ranks(scores) < config.output_budget) & (scores < 9)
+
+
+def _beta(a: float, b: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw from Beta(a, b)."""
+    x = torch._standard_gamma(torch.full(shape, a), generator=generator)
+    y = torch._standard_gamma(torch.full(shape, b), generator=generator)
+    return x / (x + y).clamp(min=1e-30)
+
+
+def _select(chosen: Bool[Tensor, "B S"]) -> Selection:
+    """Turn a table of chosen slots into lists of slot numbers, as long as the longest."""
+    longest = max(int(chosen.sum(1).max()), 1)
+    order = (~chosen).int().argsort(dim=1, stable=True)[:, :longest]
+    return Selection(order, torch.gather(chosen, 1, order))

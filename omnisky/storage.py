@@ -1,0 +1,162 @@
+"""Folders of safetensors and JSON, written whole or not at all, and nothing executable inside.
+
+Every artefact of omnisky (codec, model, fine-tuned model) is a folder with ``config.json`` and
+``model.safetensors``. The configuration names the kind of artefact and the format version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["FORMAT_VERSION", "CheckpointError", "read_folder", "sha256_of", "write_folder"]
+
+FORMAT_VERSION = 1
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A saved folder is missing, corrupt, of another kind or of another format version."""
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file as a hexadecimal string."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_folder(
+    folder: str | os.PathLike,
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    extra: Callable[[Path], None] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write an artefact; after a failure (disk full, kill) the folder is as it was before.
+
+    Parameters
+    ----------
+    folder : path
+        Folder to make.
+    kind : str
+        Kind of artefact, checked on reading.
+    config : mapping
+        JSON-serialisable configuration.
+    tensors : mapping of str to Tensor
+        Weights and buffers.
+    extra : callable, optional
+        Called with the folder under construction to add files.
+    overwrite : bool
+        Replace an existing folder.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder exists and may not be replaced.
+    OSError
+        If it cannot be written; nothing is left behind.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    if folder.exists() and not overwrite:
+        raise FileExistsError(f"{folder} exists; choose another name or allow overwriting")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    try:
+        head = {"omnisky_format": FORMAT_VERSION, "kind": kind}
+        (work / _CONFIG).write_text(json.dumps({**head, **config}, indent=1) + "\n")
+        # Written by ourselves: safetensors would report a full disk as an error of its own kind.
+        # Cloned: tensors that share memory are refused.
+        contents = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        (work / _WEIGHTS).write_bytes(save(contents))
+        if extra is not None:
+            extra(work)
+        work.chmod(0o755)
+        _swap(work, folder)
+    except OSError as error:
+        raise OSError(
+            f"could not write {folder}: {error}. Nothing was changed; free some space or choose "
+            "another folder"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _swap(work: Path, folder: Path) -> None:
+    """Put the finished folder in its place; the old one is removed only afterwards."""
+    if not folder.exists():
+        os.replace(work, folder)
+        return
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".replaced-"))
+    os.replace(folder, old / folder.name)
+    try:
+        os.replace(work, folder)
+    except OSError:
+        os.replace(old / folder.name, folder)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_folder(
+    folder: str | os.PathLike, kind: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read an artefact's configuration and tensors.
+
+    Parameters
+    ----------
+    folder : path
+        Folder written by `write_folder`.
+    kind : str
+        Kind of artefact expected.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of its two files is missing.
+    CheckpointError
+        If a file is corrupt or pickled, or kind or format version differ.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    for name in (_CONFIG, _WEIGHTS):
+        if not (folder / name).is_file():
+            pickled = [p.name for p in folder.glob("*") if p.suffix in {".pt", ".pth", ".bin", ".pkl"}]
+            hint = f"; {', '.join(pickled)} may be pickled and is never loaded" if pickled else ""
+            raise FileNotFoundError(
+                f"{folder} has no {name}; expected a folder with {_CONFIG} and {_WEIGHTS}{hint}"
+            )
+    try:
+        config = json.loads((folder / _CONFIG).read_text())
+        found, version = config.pop("kind", None), config.pop("omnisky_format", None)
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder / _CONFIG} is not a JSON object: {error}") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder} has format version {version!r}; this omnisky reads version "
+            f"{FORMAT_VERSION}. Use the omnisky that wrote it, or write it again"
+        )
+    if found != kind:
+        raise CheckpointError(f"{folder} holds a {found!r}; expected a {kind!r}")
+    try:
+        return config, load_file(folder / _WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{folder / _WEIGHTS} is not a readable safetensors file ({error}); it is damaged or "
+            "pickled. Pickled files are never loaded: get the file again or convert it"
+        ) from error

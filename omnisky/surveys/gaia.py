@@ -1,0 +1,96 @@
+"""Gaia DR3: externally calibrated XP spectra, broad-band photometry, parallax."""
+
+from __future__ import annotations
+
+from omnisky.modalities import Modality
+from omnisky.surveys.survey import Survey
+
+__all__ = ["GAIA"]
+
+_MISSION = "2016A&A...595A...1G"
+_DR3 = "2023A&A...674A...1G"
+_XP = "2023A&A...674A...2D"
+_XP_EXTERNAL = "2023A&A...674A...3M"
+_PHOTOMETRY = "2021A&A...649A...3R"
+_ASTROMETRY = "2021A&A...649A...2L"
+
+
+def _magnitude(band: str, letters: str) -> Modality:
+    return Modality(
+        name=f"gaia_{letters}",
+        kind="scalar",
+        survey="gaia",
+        unit="mag",
+        ucd=f"phot.mag;em.opt{band}",
+        column=f"phot_{letters}_mean_mag",
+        description=f"Gaia {letters.upper()} mean magnitude, Vega system",
+        valid_range=(1.0, 23.0),
+        bibcodes=(_MISSION, _DR3, _PHOTOMETRY),
+    )
+
+
+_XP_SAMPLED = Modality(
+    name="gaia_xp",
+    kind="spectrum",
+    survey="gaia",
+    unit="W m-2 nm-1",
+    ucd="phot.flux.density;em.wl",
+    column="flux",
+    error_column="flux_error",
+    description="Gaia XP mean spectrum, sampled from the continuous BP and RP representation",
+    wavelength_nm=(336.0, 2.0, 343),
+    bibcodes=(_MISSION, _DR3, _XP, _XP_EXTERNAL),
+)
+
+_PARALLAX = Modality(
+    name="gaia_parallax",
+    kind="scalar",
+    survey="gaia",
+    unit="mas",
+    ucd="pos.parallax.trig",
+    column="parallax",
+    error_column="parallax_error",
+    # Noise makes negative parallaxes; they are measurements and stay.
+    description="Gaia parallax at the reference epoch of its release",
+    valid_range=(-100.0, 1000.0),
+    bibcodes=(_MISSION, _DR3, _ASTROMETRY),
+)
+
+GAIA = Survey(
+    name="gaia",
+    title="Gaia Data Release 3",
+    modalities=(
+        _XP_SAMPLED,
+        _magnitude("", "g"),
+        _magnitude(".B", "bp"),
+        _magnitude(".R", "rp"),
+        _PARALLAX,
+    ),
+    licence="ESA/Gaia/DPAC, free to use with the acknowledgement",
+    acknowledgement=(
+        "This work has made use of data from the European Space Agency (ESA) mission Gaia "
+        "(https://www.cosmos.esa.int/gaia), processed by the Gaia Data Processing and Analysis "
+        "Consortium (DPAC, https://www.cosmos.esa.int/web/gaia/dpac/consortium). Funding for the "
+        "DPAC has been provided by national institutions, in particular the institutions "
+        "participating in the Gaia Multilateral Agreement."
+    ),
+    bibtex={
+        _MISSION: """@article{gaia2016, author={{Gaia Collaboration}}, title={The Gaia mission},
+  journal={A&A}, year={2016}, volume={595}, pages={A1}, doi={10.1051/0004-6361/201629272}}""",
+        _DR3: """@article{gaiadr3, author={{Gaia Collaboration}},
+  title={Gaia Data Release 3: Summary of the content and survey properties},
+  journal={A&A}, year={2023}, volume={674}, pages={A1}, doi={10.1051/0004-6361/202243940}}""",
+        _XP: """@article{deangeli2023, author={De Angeli, F. and others},
+  title={Gaia Data Release 3: Processing and validation of BP/RP low-resolution spectral data},
+  journal={A&A}, year={2023}, volume={674}, pages={A2}, doi={10.1051/0004-6361/202243680}}""",
+        _XP_EXTERNAL: """@article{montegriffo2023, author={Montegriffo, P. and others},
+  title={Gaia Data Release 3: External calibration of BP/RP low-resolution spectroscopic data},
+  journal={A&A}, year={2023}, volume={674}, pages={A3}, doi={10.1051/0004-6361/202243880}}""",
+        _PHOTOMETRY: """@article{riello2021, author={Riello, M. and others},
+  title={Gaia Early Data Release 3: Photometric content and validation},
+  journal={A&A}, year={2021}, volume={649}, pages={A3}, doi={10.1051/0004-6361/202039587}}""",
+        _ASTROMETRY: """@article{lindegren2021, author={Lindegren, L. and others},
+  title={Gaia Early Data Release 3: The astrometric solution},
+  journal={A&A}, year={2021}, volume={649}, pages={A2}, doi={10.1051/0004-6361/202039709}}""",
+    },
+)

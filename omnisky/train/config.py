@@ -1,0 +1,110 @@
+"""What a training run may be told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+__all__ = ["Precision", "TrainConfig"]
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Say how long, how fast and how precisely to train.
+
+    Parameters
+    ----------
+    steps : int
+        Number of optimizer steps of the whole run.
+    batch_size : int
+        Objects a step, over all processes together.
+    learning_rate : float
+        Peak learning rate.
+    warmup_steps : int
+        Steps of linear rise to the peak. A run shorter than that ends while still rising.
+    final_learning_rate_fraction : float
+        Learning rate of the last step, as a fraction of the peak; a cosine leads there.
+    weight_decay : float
+        AdamW weight decay of matrices; vectors and scalars have none.
+    beta1, beta2 : float
+        AdamW decay rates of the two moments.
+    clip_norm : float
+        Longest allowed gradient; ``inf`` clips nothing.
+    precision : {"fp32", "bf16"}
+        Number format of the forward pass; weights and optimizer stay in fp32.
+    seed : int
+        Seed of the order of the objects and of everything random in a step.
+    checkpoint_every, log_every : int
+        Steps between checkpoints (with an evaluation) and between log lines.
+    keep_checkpoints : int
+        How many checkpoints to keep, newest first.
+
+    Raises
+    ------
+    TypeError
+        If a value has another type.
+    ValueError
+        If a value is out of range.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    final_learning_rate_fraction: float = 0.01
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip_norm: float = 1.0
+    precision: Precision = "fp32"
+    seed: int = 0
+    checkpoint_every: int = 1000
+    log_every: int = 50
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "log_every", "keep_checkpoints"):
+            self._whole(name, at_least=1)
+        for name in ("warmup_steps", "seed"):
+            self._whole(name, at_least=0)
+        self._between("learning_rate", 0.0, math.inf, open_low=True)
+        self._between("final_learning_rate_fraction", 0.0, 1.0)
+        self._between("weight_decay", 0.0, math.inf)
+        for name in ("beta1", "beta2"):
+            self._between(name, 0.0, 1.0, open_high=True)
+        self._between("clip_norm", 0.0, math.inf, open_low=True, allow_infinity=True)
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"precision must be one of {', '.join(get_args(Precision))}; "
+                f"found {self.precision!r}"
+            )
+
+    def _whole(self, name: str, *, at_least: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be a whole number; found {value!r}")
+        if value < at_least:
+            raise ValueError(f"{name} must be {at_least} or more; found {value}")
+
+    def _between(
+        self,
+        name: str,
+        low: float,
+        high: float,
+        *,
+        open_low: bool = False,
+        open_high: bool = False,
+        allow_infinity: bool = False,
+    ) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number; found {value!r}")
+        good = low < value if open_low else low <= value
+        good &= value < high if open_high else value <= high
+        # NaN fails both comparisons; infinity is only a value where it has a meaning.
+        if not good or (math.isinf(value) and not allow_infinity):
+            left, right = "(" if open_low else "[", ")" if open_high or math.isinf(high) else "]"
+            raise ValueError(f"{name} must lie in {left}{low:g}, {high:g}{right}; found {value}")

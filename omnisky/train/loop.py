@@ -1,0 +1,303 @@
+"""How does training run? One step after the other, so that a killed run goes on as if it had not.
+
+On one machine, with the same number of processes, a run that was killed and started again ends
+with the same bits as one that was not: weights, optimizer and the position in the data are
+restored; the order of objects, all random numbers and the learning rate follow from the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from omnisky.train import checkpoint as checkpoints
+from omnisky.train.checkpoint import Checkpoint
+from omnisky.train.config import TrainConfig
+from omnisky.train.log import Averages, ProgressBar, RunLog
+from omnisky.train.optim import (
+    build_optimizer,
+    build_schedule,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from omnisky.train.parallel import Processes, join_processes, wrap
+from omnisky.train.sampler import (
+    EpochSampler,
+    preserve_random_state,
+    seed_all,
+    step_generator,
+)
+
+__all__ = ["Objective", "train"]
+
+_MAY_CHANGE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"}
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What the loop needs to know of a task: a module, its data and its loss.
+
+    Attributes
+    ----------
+    module : nn.Module
+        What is trained. The loop moves it to the device, in place.
+    n_examples : int
+        Number of objects to train on.
+    fingerprint : str
+        sha256 of the data and of whatever else must agree when a run is resumed.
+    """
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def n_examples(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def loss(
+        self, module: nn.Module, indices: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the mean loss over some objects, and metrics to log.
+
+        Parameters
+        ----------
+        module : nn.Module
+            The module to call: the objective's own, or the same wrapped for several processes.
+        indices : LongTensor, shape (object,)
+            Which objects, on the CPU.
+        generator : torch.Generator
+            Source of everything random in this step, on the CPU.
+        """
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Return metrics on held-out objects; empty if there is nothing to say."""
+        ...
+
+
+def train(
+    objective: Objective,
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = True,
+    progress: bool = True,
+    device: str | torch.device | None = None,
+) -> dict[str, float]:
+    """Train an objective's module in place, and leave checkpoints and a log in a folder.
+
+    Parameters
+    ----------
+    objective : Objective
+        What to train, on what.
+    config : TrainConfig
+        How.
+    out : Path
+        Folder of the run: ``checkpoints/``, ``log.jsonl``, ``tensorboard/``.
+    resume : bool
+        Go on from the newest whole checkpoint in `out`, if there is one. If False, an earlier run
+        in `out` is moved to ``previous-<n>/`` there, and training starts anew.
+    progress : bool
+        Show a progress bar.
+    device : str or torch.device, optional
+        Where to compute; without it, CUDA if there is any, else the CPU.
+
+    Returns
+    -------
+    dict of str to float
+        The last training metrics, and the evaluation's under ``evaluation/``.
+
+    Raises
+    ------
+    ValueError
+        If `out` holds a run of other data or another configuration.
+    FloatingPointError
+        If the loss stops being a finite number; earlier checkpoints are kept.
+    OSError
+        If a checkpoint cannot be written; earlier ones are kept.
+    """
+    out = Path(out)
+    with join_processes(device) as processes, preserve_random_state():
+        if processes.is_main:
+            checkpoints.clean(out)
+            if not resume:
+                _set_aside(out)
+        processes.wait()
+        run = _Run(objective, config, processes)
+        found = checkpoints.latest(out)
+        if found is not None:
+            run.restore(found, out)
+        log = RunLog(out, run.step) if processes.is_main else None
+        bar = ProgressBar(config.steps, run.step, enabled=progress and processes.is_main)
+        try:
+            run.go(out, log, bar)
+        finally:
+            bar.close()
+            if log is not None:
+                log.close()
+        return run.metrics
+
+
+class _Run:
+    """The moving parts of one training run."""
+
+    def __init__(self, objective: Objective, config: TrainConfig, processes: Processes) -> None:
+        self.objective, self.config, self.processes = objective, config, processes
+        self.module = objective.module.to(processes.device)
+        self.wrapped = wrap(self.module, processes)
+        self.optimizer = build_optimizer(self.module, config)
+        self.schedule = build_schedule(self.optimizer, config)
+        self.sampler = EpochSampler(
+            objective.n_examples,
+            config.batch_size,
+            config.seed,
+            rank=processes.rank,
+            world_size=processes.world_size,
+        )
+        self.step = 0
+        self.metrics: dict[str, float] = {}
+
+    def go(self, out: Path, log: RunLog | None, bar: ProgressBar) -> None:
+        """Train to the end; log and save on the way."""
+        config, averages = self.config, Averages()
+        self.wrapped.train()
+        began, first = time.monotonic(), self.step
+        while self.step < config.steps:
+            averages.add(self._advance())
+            saves = self.step % config.checkpoint_every == 0 or self.step == config.steps
+            # A line at every checkpoint, so that no average spans one and resuming loses none.
+            if saves or self.step % config.log_every == 0:
+                seconds, count = time.monotonic() - began, self.step - first
+                self.metrics = self._report(averages, count * config.batch_size / seconds)
+                if saves:
+                    self.metrics |= self._evaluate()
+                if log is not None:
+                    log.write(self.step, self.metrics)
+                if saves:
+                    self._save(out)
+                began, first = time.monotonic(), self.step
+            bar.update(self.step, self.metrics.get("loss"))
+
+    def _advance(self) -> dict[str, Any]:
+        """Take one step and return its metrics."""
+        config, device = self.config, self.processes.device
+        stream = (config.seed, self.step, self.processes.rank)
+        seed_all(*stream)
+        self.optimizer.zero_grad(set_to_none=True)
+        bf16 = config.precision == "bf16"
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            loss, metrics = self.objective.loss(
+                self.wrapped, self.sampler.next_batch(), step_generator(*stream)
+            )
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), config.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.step += 1
+        return {"loss": loss.detach().double(), "gradient_norm": norm.detach(), **metrics}
+
+    def _report(self, averages: Averages, examples_per_second: float) -> dict[str, float]:
+        means = Averages.merge(self.processes.gather(averages.take()))
+        if not math.isfinite(means["loss"]):
+            raise FloatingPointError(
+                f"the loss is {means['loss']} at step {self.step} (mean since the last log line); "
+                "the weights are lost, earlier checkpoints are kept. Lower learning_rate or "
+                "clip_norm, lengthen warmup_steps, or look for NaN in the data"
+            )
+        rate = self.optimizer.param_groups[0]["lr"]
+        return means | {"learning_rate": rate, "examples_per_second": examples_per_second}
+
+    def _evaluate(self) -> dict[str, float]:
+        if not self.processes.is_main:
+            return {}
+        self.module.eval()
+        with torch.no_grad():
+            found = self.objective.evaluate()
+        self.wrapped.train()
+        return {f"evaluation/{name}": float(value) for name, value in found.items()}
+
+    def _save(self, out: Path) -> None:
+        if self.processes.is_main:
+            state = {
+                "config": dataclasses.asdict(self.config),
+                "fingerprint": self.objective.fingerprint,
+                "sampler": self.sampler.state_dict(),
+                "metrics": self.metrics,
+                "world_size": self.processes.world_size,
+                "torch": torch.__version__,
+            }
+            saved = Checkpoint(
+                step=self.step,
+                model=self.module.state_dict(),
+                optimizer=optimizer_tensors(self.optimizer),
+                state=state,
+            )
+            checkpoints.save(saved, out, keep=self.config.keep_checkpoints)
+        self.processes.wait()
+
+    def restore(self, found: Checkpoint, out: Path) -> None:
+        """Take everything from a checkpoint, after checking that it is of the same run."""
+        self._check_same_run(found, out)
+        try:
+            self.module.load_state_dict(found.model)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the checkpoint of step {found.step} in {out} is of another model: {error}. "
+                f"{_REMEDY}"
+            ) from error
+        restore_optimizer(self.optimizer, found.optimizer)
+        self.sampler.load_state_dict(found.state["sampler"])
+        self.step, self.metrics = found.step, found.state["metrics"]
+        self.schedule = build_schedule(self.optimizer, self.config, self.step)
+
+    def _check_same_run(self, found: Checkpoint, out: Path) -> None:
+        if found.state["fingerprint"] != self.objective.fingerprint:
+            raise ValueError(
+                f"the run in {out} was trained on other data (or with another tokenizer or model): "
+                f"its fingerprint is {found.state['fingerprint']!r}, that of this objective "
+                f"{self.objective.fingerprint!r}. {_REMEDY}"
+            )
+        now, before = dataclasses.asdict(self.config), found.state["config"]
+        changed = [
+            f"{name} {before.get(name)!r} there, {now.get(name)!r} here"
+            for name in sorted(now.keys() | before.keys())
+            if name not in _MAY_CHANGE and now.get(name) != before.get(name)
+        ]
+        if changed:
+            raise ValueError(
+                f"the run in {out} has another configuration: {'; '.join(changed)}. Only "
+                f"{', '.join(sorted(_MAY_CHANGE))} may change when a run goes on. {_REMEDY}"
+            )
+        if found.step > self.config.steps:
+            raise ValueError(
+                f"the run in {out} is at step {found.step} already; steps is {self.config.steps}. "
+                f"{_REMEDY}"
+            )
+
+
+_REMEDY = (
+    "Train in another folder, or pass resume=False, which sets the earlier run aside and starts "
+    "anew"
+)
+
+
+def _set_aside(out: Path) -> None:
+    """Move an earlier run's files into ``previous-<n>/``; nothing is lost."""
+    there = [out / name for name in ("checkpoints", "log.jsonl", "tensorboard")]
+    there = [path for path in there if path.exists()]
+    if there:
+        number = 1
+        while (out / f"previous-{number}").exists():
+            number += 1
+        aside = out / f"previous-{number}"
+        aside.mkdir()
+        for path in there:
+            path.rename(aside / path.name)

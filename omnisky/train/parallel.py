@@ -1,0 +1,121 @@
+"""On how many processes and on which device? Applied to a model from outside.
+
+One process needs nothing. ``torchrun --nproc-per-node N`` starts several, which find each other
+through the environment; then gradients are averaged by DistributedDataParallel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["Processes", "join_processes", "wrap"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """Say which process this is.
+
+    Parameters
+    ----------
+    rank : int
+        Number of this process, from 0.
+    world_size : int
+        Number of processes.
+    device : torch.device
+        Where this process computes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True in the one process that writes files and talks."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Return the value of every process, by rank, to all of them."""
+        if self.world_size == 1:
+            return [value]
+        values: list = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_processes(device: str | torch.device | None = None) -> Iterator[Processes]:
+    """Join the processes that torchrun started, or be the only one.
+
+    Parameters
+    ----------
+    device : str or torch.device, optional
+        Where to compute. Without it: the process's own CUDA device if there is one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If there are more processes on this machine than CUDA devices.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = _device(device)
+    if world_size == 1 and not dist.is_initialized():
+        yield Processes(rank=0, world_size=1, device=chosen)
+        return
+    ours = not dist.is_initialized()
+    if ours:
+        on_cuda = chosen.type == "cuda"
+        dist.init_process_group(
+            "nccl" if on_cuda else "gloo", device_id=chosen if on_cuda else None
+        )
+    try:
+        yield Processes(rank=dist.get_rank(), world_size=dist.get_world_size(), device=chosen)
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type != "cuda":
+        return chosen
+    if chosen.index is None:
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if chosen.index >= torch.cuda.device_count():
+        raise ValueError(
+            f"this process wants {chosen}, but the machine has {torch.cuda.device_count()} CUDA "
+            "devices; start at most as many processes, or pass device='cpu'"
+        )
+    torch.cuda.set_device(chosen)
+    return chosen
+
+
+def wrap(module: nn.Module, processes: Processes) -> nn.Module:
+    """Return the module with gradients averaged over processes; itself if there is one process."""
+    if processes.world_size == 1:
+        return module
+    on_cuda = processes.device.type == "cuda"
+    return DistributedDataParallel(
+        module,
+        device_ids=[processes.device] if on_cuda else None,
+        # A batch in which no object has some modality leaves that modality's weights unused.
+        find_unused_parameters=True,
+    )

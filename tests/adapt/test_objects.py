@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+
+from omnisky.adapt import Embedder, FineTunedModel
+from omnisky.modalities import Observations, Scalar, UnknownModalityError
+
+ADAPTATIONS = ("linear", "attentive", "full")
+
+
+@pytest.fixture(scope="module", params=ADAPTATIONS)
+def fitted(request, tiny, stars):
+    model = FineTunedModel(tiny, request.param, epochs=2, ensemble=2)
+    return model.fit(*stars)
+
+
+def _blank(scalar: Scalar, rows) -> Scalar:
+    mask = scalar.mask.copy()
+    mask[rows] = False
+    return Scalar(scalar.value, scalar.ivar, mask)
+
+
+def test_one_probe_for_any_inputs(fitted, stars):
+    x, y = stars
+    names = list(x)
+    for subset in (names, ["gaia_xp"], names[1:], ["twomass_k"], ["gaia_xp", "gaia_g"]):
+        given = x.select(*subset)
+        predicted = fitted.predict(given)
+        lower, upper = fitted.predict_interval(given, 0.5)
+        assert predicted.shape == y.shape
+        assert np.isfinite(predicted).all()
+        assert np.all((lower <= predicted) & (predicted <= upper))
+
+
+def test_objects_keep_their_order_whatever_they_miss(fitted, stars):
+    x, _ = stars
+    parts = {name: x[name] for name in x}
+    for name in list(x)[1:]:
+        parts[name] = _blank(x[name], slice(0, 40))
+    mixed = Observations(parts)
+    np.testing.assert_allclose(
+        fitted.predict(mixed)[:40], fitted.predict(x.select("gaia_xp"))[:40], rtol=1e-3
+    )
+    np.testing.assert_allclose(fitted.predict(mixed)[40:], fitted.predict(x)[40:], rtol=1e-3)
+
+
+def test_tokens_and_observations_give_the_same(fitted, tiny, stars):
+    x, _ = stars
+    np.testing.assert_allclose(fitted.predict(tiny.tokenize(x)), fitted.predict(x), rtol=1e-5)
+
+
+def test_calibration_serves_every_pattern(fitted, stars):
+    x, y = stars
+    model = (
+        clone(fitted).set_params(adaptation="linear").fit(x[:80], y[:80]).calibrate(x[80:], y[80:])
+    )
+    assert model.conformal_.method == "split"
+    for given in (x, x.select("gaia_xp"), x.drop("gaia_xp")):
+        lower, upper = model.predict_interval(given[80:], coverage=0.8)
+        known = ~np.isnan(y[80:, 0])
+        inside = (lower[:, 0] <= y[80:, 0]) & (y[80:, 0] <= upper[:, 0])
+        assert inside[known].mean() >= 0.8
+
+
+def test_the_pretrained_model_is_not_changed(tiny, stars):
+    before = {k: v.clone() for k, v in tiny.network.state_dict().items()}
+    x, y = stars
+    model = FineTunedModel(tiny, "full", epochs=1).fit(x, y)
+    after = tiny.network.state_dict()
+    assert all((before[k] == after[k]).all() for k in before)
+    tuned = model.units_[0].network.state_dict()
+    assert any((before[k] != tuned[k]).any() for k in before)
+
+
+def test_objects_without_any_token(fitted, stars):
+    x, _ = stars
+    given = Observations({"gaia_g": _blank(x["gaia_g"], [3, 5])})
+    with pytest.raises(ValueError, match=r"2 of 150 objects have no token .* object 3"):
+        fitted.predict(given)
+    none = Observations({"gaia_g": _blank(x["gaia_g"], slice(None))})
+    with pytest.raises(ValueError, match="150 of 150 objects have no token"):
+        clone(fitted).fit(none, np.arange(150.0))
+
+
+def test_unknown_and_new_modalities(fitted, mini, stars):
+    x, y = stars
+    with pytest.raises(UnknownModalityError, match="no tokens for apogee_ak"):
+        fitted.predict(mini.observations.select("gaia_xp", "apogee_ak"))
+    model = FineTunedModel(fitted.base, "linear").fit(x.select("gaia_xp"), y)
+    with pytest.raises(UnknownModalityError, match="gaia_g was not among the inputs at fit"):
+        model.predict(x.select("gaia_xp", "gaia_g"))
+
+
+def test_arrays_and_objects_do_not_mix(fitted, tiny, stars):
+    x, y = stars
+    with pytest.raises(ValueError, match="fitted on Observations or Tokens"):
+        fitted.predict(np.ones((3, 4)))
+    model = FineTunedModel(tiny, "linear").fit(np.random.default_rng(0).normal(size=(150, 4)), y)
+    with pytest.raises(ValueError, match="fitted on arrays of 4 features"):
+        model.predict(x)
+    with pytest.raises(TypeError, match="base must be the name"):
+        FineTunedModel(3, "linear").fit(x, y)
+
+
+def test_scikit_learn_splits_objects(tiny, stars):
+    x, y = stars
+    model = FineTunedModel(tiny, "linear")
+    assert cross_val_predict(model, x, y, cv=2).shape == y.shape
+    pipeline = make_pipeline(Embedder(tiny), Ridge())
+    search = GridSearchCV(pipeline, {"ridge__alpha": [0.1, 10.0]}, cv=2).fit(x, y[:, 0])
+    assert search.predict(x.select("gaia_xp")).shape == (150,)
+    tokens = tiny.tokenize(x)
+    assert cross_val_predict(model, tokens, y[:, 0], cv=2).shape == (150,)
+
+
+def test_classes_of_stars(tiny, stars):
+    x, y = stars
+    hot = y[:, 0] > np.median(y[:, 0])
+    for adaptation in ADAPTATIONS:
+        model = FineTunedModel(tiny, adaptation, "classification", epochs=3).fit(x, hot)
+        assert model.score(x, hot) > 0.7
+        assert model.predict_proba(x.drop("gaia_xp")).shape == (150, 2)
+
+
+def test_embedder(tiny, stars):
+    x, _ = stars
+    embedder = Embedder(tiny).fit(x)
+    vectors = embedder.transform(x)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (150, tiny.config.dim)
+    assert len(embedder.get_feature_names_out()) == tiny.config.dim
+    np.testing.assert_allclose(vectors, tiny.embed(x).vectors, atol=1e-6)

@@ -1,0 +1,198 @@
+"""Every command from end to end, with an untrained tiny model on real stars."""
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from omnisky.data.tables import read_table
+
+
+@pytest.mark.parametrize("ending", ["parquet", "fits", "vot", "ecsv"])
+def test_embed_keeps_ids_first(run, tiny_model, stars_file, tmp_path, ending):
+    out = tmp_path / f"e.{ending}"
+    code, printed, error = run("embed", stars_file, "--out", out, "--base", tiny_model)
+    assert (code, error) == (0, "")
+    assert "40 rows" in printed
+    table, given = read_table(out), read_table(stars_file)
+    assert table.colnames == ["source_id", "embedding", "embedding_valid"]
+    assert table["source_id"].tolist() == given["source_id"].tolist()
+    assert table["embedding"].shape == (40, 32)
+    assert np.isfinite(table["embedding"]).all()
+    # VOTable breaks long descriptions.
+    assert "mean pooling" in " ".join(table["embedding"].description.split())
+
+
+def test_embed_uses_what_the_user_maps_and_names(run, tiny_model, stars_file, tmp_path):
+    common = ["embed", stars_file, "--base", tiny_model, "--column", "gaia_g=mymag", "--inputs"]
+    assert run(*common, "gaia_g", "--out", tmp_path / "g.parquet")[0] == 0
+    assert run(*common, "photometry", "--out", tmp_path / "p.parquet")[0] == 0
+    g, p = (read_table(tmp_path / f"{n}.parquet")["embedding"] for n in "gp")
+    assert not np.allclose(g, p)
+
+
+def test_what_the_model_does_not_read_is_left_out_and_said(run, tiny_model, tmp_path):
+    command = ["embed", "gaia-apogee-mini:test", "--base", tiny_model, "--out"]
+    code, _, error = run(*command, tmp_path / "a.fits")
+    assert code == 0
+    assert error.startswith("omnisky: warning: the model ")
+    assert "does not read apogee_ak" in error
+    code, _, error = run(*command, tmp_path / "b.fits", "--inputs", "apogee_ak")
+    assert code == 2
+    assert "does not read apogee_ak" in error
+
+
+def test_objects_without_measurement_have_no_embedding(run, tiny_model, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("name,j\na,9.0\nb,\n")
+    out = tmp_path / "e.parquet"
+    code, _, error = run("embed", table, "--base", tiny_model, "--out", out)
+    assert code == 0
+    assert "1 objects have no measurement" in error
+    found = read_table(out)
+    assert found["name"].tolist() == ["a", "b"]
+    assert found["embedding_valid"].tolist() == [True, False]
+    assert np.isnan(found["embedding"][1]).all()
+
+
+def test_tokenize(run, tiny_model, stars_file, tmp_path):
+    out = tmp_path / "t.fits"
+    command = ["tokenize", stars_file, "--base", tiny_model, "--inputs", "xp,twomass_j"]
+    code, _, error = run(*command, "--out", out)
+    assert (code, error) == (0, "")
+    found = read_table(out)
+    names = ["gaia_xp_tokens", "gaia_xp_tokens_mask", "twomass_j_tokens", "twomass_j_tokens_mask"]
+    assert found.colnames == ["source_id", *names]
+    assert found["gaia_xp_tokens"].ndim == 2
+    assert found["gaia_xp_tokens_mask"].all()
+    assert run(*command, "--inputs", "twomass_j", "--out", tmp_path / "t.csv")[0] == 2
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "fits", "vot", "ecsv"])
+def test_fit_and_predict(run, tiny_model, stars_file, tmp_path, ending):
+    model, out = tmp_path / "model", tmp_path / f"p.{ending}"
+    code, printed, error = run(
+        *("fit", stars_file, "--targets", "teff,apogee_logg", "--base", tiny_model),
+        *("--adaptation", "linear", "--out", model),
+    )
+    assert (code, error) == (0, "")
+    assert "linear on 40 objects" in printed
+    # Photometry alone is enough to predict, though spectra were there at fit.
+    small = Table(read_table(stars_file)["source_id", "twomass_j", "twomass_h"], masked=True)
+    small["twomass_j"].mask[3] = small["twomass_h"].mask[3] = True
+    small.write(tmp_path / "small.ecsv")
+    code, _, error = run(
+        "predict", tmp_path / "small.ecsv", "--model", model, "--coverage", 0.8, "--out", out
+    )
+    assert code == 0
+    assert "1 of 40 objects have no good value in any of twomass_j, twomass_h" in error
+    found = read_table(out)
+    names = [f"{n}{s}" for n in ("teff", "apogee_logg") for s in ("", "_low", "_high")]
+    assert found.colnames == ["source_id", *names]
+    teff = np.ma.masked_invalid(found["teff"])
+    assert np.flatnonzero(np.ma.getmaskarray(teff)).tolist() == [3]
+    good = ~np.ma.getmaskarray(teff)
+    assert (found["teff_low"][good] < found["teff"][good]).all()
+    assert (found["teff_high"][good] > found["teff"][good]).all()
+    if ending != "csv":
+        assert str(found["teff_low"].unit) == "K"
+        assert str(found["apogee_logg"].unit) == "dex"
+        assert "lower, 0.8" in found["teff_low"].description
+    if ending in ("parquet", "vot", "ecsv"):
+        assert found["teff"].meta["ucd"] == "phys.temperature.effective"
+
+
+def test_fit_on_a_data_set_leaves_the_test_part_alone(run, tiny_model, tmp_path):
+    command = [
+        "--targets",
+        "fe_h",
+        "--base",
+        tiny_model,
+        "--adaptation",
+        "linear",
+        "--inputs",
+        "xp",
+    ]
+    code, printed, _ = run("fit", "gaia-apogee-mini", *command, "--out", tmp_path / "m")
+    assert code == 0
+    assert "fe_h from gaia_xp; linear on 281 objects of gaia-apogee-mini, 44 for cali" in printed
+    code, _, error = run("fit", "gaia-apogee-mini", *command, "--out", tmp_path / "m")
+    assert code == 2
+    assert error == f"omnisky: {tmp_path / 'm'} exists; choose another --out or add --overwrite\n"
+
+
+def test_generate(run, tiny_model, stars_file, tmp_path):
+    pytest.importorskip("omnisky.model.generation", reason="generation is not there")
+    out = tmp_path / "g.fits"
+    code, _, error = run(
+        *("generate", stars_file, "--base", tiny_model, "--given", "photometry", "--samples", 4),
+        *("--target", "apogee_fe_h,gaia_xp", "--out", out),
+    )
+    assert (code, error) == (0, "")
+    found = read_table(out)
+    assert found.colnames[:5] == [
+        "source_id",
+        "apogee_fe_h",
+        *(f"apogee_fe_h_{s}" for s in ("std", "low", "high")),
+    ]
+    assert found["gaia_xp"].shape == found["gaia_xp_std"].shape == (40, 343)
+    assert str(found["apogee_fe_h"].unit) == "dex"
+    assert (found["apogee_fe_h_low"] <= found["apogee_fe_h_high"]).all()
+    code, _, error = run(
+        *("generate", stars_file, "--base", tiny_model, "--given", "xp"),
+        *("--target", "gaia_xp", "--out", tmp_path / "h.fits"),
+    )
+    assert code == 2
+    assert "gaia_xp cannot be both given and target" in error
+
+
+def test_pretrain_and_train_codec_pass_on_what_was_said(run, monkeypatch, tmp_path):
+    import omnisky.train.codec
+    import omnisky.train.pretraining
+
+    calls = []
+    monkeypatch.setattr(omnisky.train.pretraining, "pretrain", lambda *a: calls.append(a))
+    monkeypatch.setattr(omnisky.train.codec, "train_codec", lambda *a: calls.append(a))
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("")
+    assert run("pretrain", recipe, "--set", "train.steps=2", "--set", "a=b", "--out", "x")[0] == 0
+    assert run("train-codec", recipe)[0] == 0
+    assert [[str(a) for a in call[:1]] for call in calls] == [[str(recipe)]] * 2
+    assert calls[0][1] == ["train.steps=2", "a=b"]
+    assert [str(call[2]) for call in calls] == ["x", "runs/r"]
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ((), ["Pretrained models", "gaia_xp", "gaia-apogee-mini"]),
+        (("gaia_xp",), ["W m-2 nm-1", "336 to 1020 nm", "Gaia Data Release 3"]),
+        (("gaia-apogee-mini",), ["399 objects", "apogee_teff"]),
+        (("gaia-apogee-mini:test",), ["74 objects"]),
+    ],
+)
+def test_info(run, what, expected):
+    code, printed, error = run("info", *what)
+    assert (code, error) == (0, "")
+    assert all(text in printed for text in expected)
+
+
+def test_info_on_files(run, tiny_model, stars_file):
+    _, printed, _ = run("info", tiny_model)
+    assert "dim" in printed
+    assert "gaia_xp, gaia_g" in printed
+    assert "# Tiny" in printed
+    _, printed, _ = run("info", stars_file)
+    assert "apogee_teff" in printed
+    assert "40 rows" in printed
+
+
+def test_cite(run, tiny_model):
+    _, printed, _ = run("cite", "twomass_j")
+    assert "skrutskie2006" in printed
+    assert "gaia2016" not in printed
+    _, printed, _ = run("cite", "gaia")
+    assert "riello2021" in printed
+    _, printed, _ = run("cite", "--model", tiny_model)
+    assert all(text in printed for text in ("majewski2017", "gaiadr3", "skrutskie2006", "ESA"))
+    _, everything, _ = run("cite")
+    assert "zasowski2013" in everything

@@ -1,0 +1,133 @@
+"""What a user gets wrong is one line on stderr and exit code 2, never a traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+CSV = "source_id,phot_g_mean_mag,j,teff\n1,12.0,10.0,5000\n2,13.0,11.0,\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text(CSV)
+    (tmp_path / "empty.csv").write_text("source_id,j\n")
+    (tmp_path / "unknown.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "text.csv").write_text("j\nabc\n")
+    (tmp_path / "missing.csv").write_text("id,j\n1,\n2,\n")
+    (tmp_path / "bad.fits").write_text("this is no FITS")
+    (tmp_path / "bad.parquet").write_text("no Parquet")
+    (tmp_path / "there.fits").write_text("precious")
+    (tmp_path / "r.toml").write_text("x = ")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    (tmp_path / "broken" / "model.safetensors").write_text("{")
+    return tmp_path
+
+
+BAD = [
+    ("nonsense", "no command 'nonsense'; there are quickstart"),
+    ("embbed t.csv", "no command 'embbed'; did you mean embed?"),
+    ("embed", "requires an argument"),
+    ("embed t.csv --out e.fits --nope", "Unknown option: --nope"),
+    ("embed t.csv --out e.fits --pooling max", 'Invalid value "max" for --pooling'),
+    ("embed nothing --out e.fits", "no file nothing, and no data set of this name"),
+    ("embed nothing.fits --out e.fits", "no file nothing.fits"),
+    ("embed gaia-apogee-mini:half --out e.fits", "no split 'half'"),
+    ("embed gaia-apogee-mini --id j --out e.fits", "--column and --id are for table files"),
+    ("embed t.csv --out e.txt", "--out e.txt: the ending must be one of .parquet"),
+    ("embed t.csv --out e.csv", "CSV cannot hold vectors"),
+    ("embed t.csv --out there.fits", "there.fits exists"),
+    ("embed t.csv --out e.fits --base giga", "no model giga"),
+    ("embed t.csv --out e.fits --base model", "no codecs in model"),
+    ("embed bad.fits --out e.fits", "bad.fits cannot be read as fits"),
+    ("embed bad.parquet --out e.fits", "bad.parquet cannot be read as parquet"),
+    ("embed empty.csv --out e.fits", "empty.csv has no rows"),
+    ("embed unknown.csv --out e.fits", "no column of any modality among a, b"),
+    ("embed text.csv --out e.fits", "column 'j' holds text, expected numbers"),
+    ("embed missing.csv --out e.fits", "no object has a single good value in twomass_j"),
+    ("embed t.csv --out e.fits --id star", "--id: no column 'star'"),
+    ("embed t.csv --out e.fits --column j", "--column j: not of the form NAME=COLUMN"),
+    ("embed t.csv --out e.fits --column gaia_q=j", "unknown modality 'gaia_q'"),
+    ("embed t.csv --out e.fits --column gaia_bp=jj", "the table has no column 'jj'"),
+    ("embed t.csv --out e.fits --inputs gaia_xp", "no column of gaia_xp among source_id"),
+    ("embed t.csv --out e.fits --inputs gaia_g,,j", "has an empty name"),
+    ("embed t.csv --out e.fits --inputs gaia_x", "unknown modality 'gaia_x'"),
+    ("tokenize t.csv --out there.fits", "there.fits exists"),
+    ("fit t.csv --targets age --out m", "target 'age': the table has no column 'age'"),
+    ("fit t.csv --targets teff,teff --out m", "name each target once"),
+    ("fit t.csv --targets gaia_g --out m", "gaia_g cannot be both input and target"),
+    ("fit t.csv --targets teff --out model", "model exists"),
+    ("fit t.csv --targets teff --out m --adaptation deep", 'Invalid value "deep"'),
+    ("predict t.csv --model nowhere --out p.csv", "no model nowhere"),
+    ("predict t.csv --model model --out p.csv", "config.json"),
+    ("predict t.csv --model broken --out p.csv", "JSON"),
+    ("predict t.csv --model model --out p.csv --coverage 1.5", 'Invalid value "1.5"'),
+    ("generate t.csv --target gaia_q --out g.fits", "unknown modality 'gaia_q'"),
+    ("generate t.csv --target gaia_xp --out g.fits --samples 1", 'Invalid value "1"'),
+    ("generate t.csv --target gaia_xp --out g.fits --base giga", "no model giga"),
+    ("pretrain nowhere.toml", "no recipe nowhere.toml"),
+    ("pretrain r.toml --set steps", "--set steps: expected section.key=value"),
+    ("pretrain r.toml --out run", "r.toml is not valid TOML"),
+    ("train-codec r.toml --out run", "r.toml is not valid TOML"),
+    ("info nothing", "'nothing' is no file or folder, and no base"),
+    ("info model", "model has no config.json"),
+    ("info broken", "is not JSON"),
+    ("cite gaia_q", "unknown modality 'gaia_q'"),
+    ("cite --model nowhere", "no model nowhere"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_one_clear_line(run, folder, line, message):
+    code, printed, error = run(*line.split())
+    assert code == 2
+    assert printed == ""
+    assert error.startswith("omnisky: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert (folder / "there.fits").read_text() == "precious"
+    assert not (folder / "e.fits").exists()
+
+
+def test_debug_shows_where(run, folder, monkeypatch):
+    with pytest.raises(FileNotFoundError):
+        run("--debug", "embed", "nothing.fits", "--out", "e.fits")
+    monkeypatch.setenv("OMNISKY_DEBUG", "1")
+    with pytest.raises(FileNotFoundError):
+        run("embed", "nothing.fits", "--out", "e.fits")
+
+
+def test_no_space_left_is_one_line(run, folder, monkeypatch, tiny_model):
+    import omnisky.data.tables
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "e.fits")
+
+    monkeypatch.setattr(omnisky.data.tables, "write_table", full)
+    code, _, error = run("embed", "t.csv", "--out", "e.fits", "--base", tiny_model)
+    assert code == 2
+    assert error == (
+        "omnisky: e.fits: no space left on device; nothing was replaced, free some space and run "
+        "again\n"
+    )
+
+
+def test_stopped_from_the_keyboard(run, folder, monkeypatch):
+    import omnisky.data.tables
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(omnisky.data.tables, "read_table", stop)
+    assert run("embed", "t.csv", "--out", "e.fits") == (130, "", "omnisky: stopped\n")
+
+
+def test_as_a_process(folder):
+    command = [sys.executable, "-m", "omnisky", "embed", "nothing.fits", "--out", "e.fits"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "omnisky: no file nothing.fits\n"

@@ -1,0 +1,85 @@
+"""Help is quick, complete and loads nothing heavy."""
+
+import importlib
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+
+from omnisky.cli.app import COMMANDS
+
+HEAVY = ("torch", "astropy", "sklearn", "scipy", "pyarrow", "matplotlib", "numpy")
+# Names and options are an interface: a new one is added here on purpose.
+OPTIONS = {
+    "quickstart": None,
+    "tokenize": "--out --base --inputs --overwrite --column --id --resample",
+    "embed": "--out --base --pooling --inputs --overwrite --column --id --resample",
+    "fit": "--targets --out --inputs --adaptation --base --seed --overwrite --column --id "
+    "--resample",
+    "predict": "--model --out --coverage --overwrite --column --id --resample",
+    "generate": "--target --out --given --samples --seed --base --overwrite --column --id "
+    "--resample",
+    "pretrain": "--set --out",
+    "train-codec": "--set --out",
+    "info": "",
+    "cite": "--model",
+}
+
+
+def load(command: str):
+    module, _, name = COMMANDS[command][0].partition(":")
+    if command == "quickstart":
+        pytest.importorskip(module, reason="quickstart is not there")
+    return getattr(importlib.import_module(module), name)
+
+
+def test_all_commands_are_there():
+    assert list(COMMANDS) == list(OPTIONS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_summary_is_the_first_line_of_the_docstring(command):
+    assert load(command).__doc__.splitlines()[0] == COMMANDS[command][1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(run, command):
+    load(command)
+    code, printed, error = run(command, "--help")
+    assert (code, error) == (0, "")
+    assert COMMANDS[command][1] in printed
+    if OPTIONS[command] is not None:
+        shown = {word.strip("│*") for word in printed.split() if word.startswith("--")}
+        assert shown - {"--debug"} == set(OPTIONS[command].split())
+
+
+def test_overview_and_version(run):
+    import omnisky
+
+    code, printed, _ = run("--help")
+    assert code == 0
+    assert all(name in printed and summary in printed for name, (_, summary) in COMMANDS.items())
+    code, printed, _ = run("--version")
+    assert (code, printed.strip()) == (0, omnisky.__version__)
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_start_is_light(argument):
+    code = (
+        "import sys\nfrom omnisky.cli import main\n"
+        f"main([{argument!r}])\nprint('LOADED', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.rpartition("LOADED")[2].split()).isdisjoint(HEAVY)
+
+
+def test_start_is_quick():
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "omnisky", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    # 0.5 s is the promise on a quiet machine; tests share two cores with others.
+    assert statistics.median(seconds) < 1.0

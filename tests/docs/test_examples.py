@@ -1,0 +1,94 @@
+"""What README, tutorial and how-to show is what happens: every example is run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from omnisky import cli
+from omnisky.data.tables import write_table
+from omnisky.data.usertable import table_from_observations
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def desk(mini, tmp_path, monkeypatch) -> Path:
+    """Return a folder with the tables that the examples name."""
+    monkeypatch.chdir(tmp_path)
+    table = table_from_observations(mini.observations, mini.object_id, id_name="source_id")
+    table["age"] = 14 - 2 * mini.labels["apogee_logg"].value
+    table["age"].unit = "Gyr"
+    write_table(table, tmp_path / "mystars.fits")
+    del table["age"]
+    for name in ("more.fits", "more_stars.fits"):
+        write_table(table[:40], tmp_path / name)
+    table["age"] = 14 - 2 * mini.labels["apogee_logg"].value
+    table.rename_columns(["gaia_xp", "gaia_xp_error", "twomass_j"], ["FLUX", "SIGMA", "Jmag"])
+    table["LAMBDA"] = np.tile(mini.observations["gaia_xp"].wavelength, (len(table), 1))
+    table["LAMBDA"].unit = "nm"
+    write_table(table, tmp_path / "other.fits")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda p: p.stem)
+def test_tutorial_runs(page):
+    names: dict = {}
+    for cell in blocks(page, r"\{code-cell\}"):
+        exec(compile(cell, str(page), "exec"), names)
+        plt.close("all")
+
+
+@pytest.mark.slow
+def test_readme_example_runs(desk):
+    (example,) = blocks(ROOT / "README.md", "python")
+    assert len(example.splitlines()) <= 20
+    names: dict = {}
+    exec(example.replace('"gaia-apogee"', '"gaia-apogee-mini"'), names)
+    assert names["predicted"].shape == names["lower"].shape == (74, 3)
+    assert (names["lower"] <= names["upper"]).all()
+    assert names["fe_h"].mean.shape == (10,)
+
+
+@pytest.mark.slow
+def test_own_spectra_example_runs(desk, mini):
+    xp = mini.observations["gaia_xp"]
+    names = {
+        "flux": xp.flux,
+        "error": 1 / np.sqrt(xp.ivar),
+        "g": mini.observations["gaia_g"].value,
+    }
+    for block in blocks(ROOT / "docs/how-to/own-spectra-and-labels.md", "python"):
+        if "KNeighbors" in block:
+            names["age"] = names["age"][: len(names["observations"])]
+        exec(block, names)
+    assert (desk / "runs" / "from-python" / "config.json").is_file()
+
+
+def test_add_a_survey_example_is_python():
+    for block in blocks(ROOT / "docs/how-to/add-a-survey.md", "python"):
+        compile(block, "add-a-survey", "exec")
+
+
+def commands(page: Path) -> list[list[str]]:
+    text = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+    lines = [part.strip() for line in text.splitlines() for part in line.split(";")]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("omnisky ")]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_shell_examples_run(page, desk, capsys):
+    for command in commands(page):
+        assert cli.main(command) == 0, (command, capsys.readouterr().err)

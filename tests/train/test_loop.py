@@ -1,0 +1,177 @@
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toy_objective import Toy, config
+
+from omnisky.train import log as logs
+from omnisky.train import train
+from omnisky.train.checkpoint import latest
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def run(out, toy=None, *, resume=True, **changes):
+    toy = Toy() if toy is None else toy
+    return toy, train(toy, config(**changes), out, resume=resume, progress=False, device="cpu")
+
+
+def same_weights(first, second):
+    states = first.module.state_dict(), second.module.state_dict()
+    return all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_it_learns_and_logs(tmp_path):
+    toy, metrics = run(tmp_path, steps=200, checkpoint_every=100, log_every=50)
+    log = lines(tmp_path)
+    assert [line["step"] for line in log] == [50, 100, 150, 200]
+    assert log[-1]["loss"] < 0.3 * log[0]["loss"]
+    assert log[-1]["learning_rate"] == pytest.approx(0.01 * 0.01)
+    assert all(line["examples_per_second"] > 0 for line in log)
+    assert ["evaluation/error" in line for line in log] == [False, True, False, True]
+    assert metrics == {k: v for k, v in log[-1].items() if k != "step"}
+    assert toy.evaluations == 2
+
+
+def test_bf16_learns_and_keeps_fp32_weights(tmp_path):
+    toy, _ = run(tmp_path, steps=100, precision="bf16", checkpoint_every=100, log_every=50)
+    log = lines(tmp_path)
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert all(p.dtype == torch.float32 for p in toy.module.parameters())
+
+
+def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
+    first, _ = run(tmp_path / "a")
+    torch.rand(1)
+    second, _ = run(tmp_path / "b")
+    third, _ = run(tmp_path / "c", seed=1)
+    assert same_weights(first, second)
+    assert not same_weights(first, third)
+
+
+def test_evaluation_and_logging_do_not_change_the_training(tmp_path):
+    first, _ = run(tmp_path / "a", checkpoint_every=3, log_every=2)
+    second, _ = run(tmp_path / "b", checkpoint_every=40, log_every=40)
+    assert same_weights(first, second)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first, metrics = run(tmp_path)
+    log = lines(tmp_path)
+    second, again = run(tmp_path)
+    assert same_weights(first, second)
+    assert again == metrics
+    assert lines(tmp_path) == log
+    assert second.evaluations == 0
+
+
+def test_more_steps_go_on(tmp_path):
+    run(tmp_path)
+    run(tmp_path, steps=50)
+    assert [line["step"] for line in lines(tmp_path)][-2:] == [48, 50]
+    with pytest.raises(ValueError, match="is at step 50 already; steps is 40"):
+        run(tmp_path)
+
+
+def test_other_data_or_configuration_is_refused(tmp_path):
+    run(tmp_path)
+    other = Toy()
+    other.fingerprint = "other"
+    with pytest.raises(ValueError, match=r"'toy', that of this objective 'other'.*other folder"):
+        run(tmp_path, other)
+    with pytest.raises(ValueError, match="batch_size 8 there, 4 here; seed 0 there, 1 here"):
+        run(tmp_path, batch_size=4, seed=1)
+    wider = Toy()
+    wider.module[1] = torch.nn.Linear(8, 2)
+    with pytest.raises(ValueError, match="is of another model"):
+        run(tmp_path, wider)
+    found = latest(tmp_path)
+    assert found is not None
+    assert found.step == 40
+
+
+def test_starting_anew_sets_the_earlier_run_aside(tmp_path):
+    run(tmp_path)
+    run(tmp_path, resume=False, seed=1)
+    run(tmp_path, resume=False, seed=2)
+    assert sorted(p.name for p in tmp_path.glob("previous-*")) == ["previous-1", "previous-2"]
+    earlier = latest(tmp_path / "previous-1")
+    assert earlier is not None
+    assert earlier.state["config"]["seed"] == 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    run(tmp_path, steps=20)
+    toy = Toy()
+    toy.y[:] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 24.*Lower learning_rate"):
+        run(tmp_path, toy)
+    found = latest(tmp_path)
+    assert found is not None
+    assert found.step == 20
+
+
+def test_lines_after_the_checkpoint_are_dropped(tmp_path):
+    run(tmp_path, steps=10)
+    whole = (tmp_path / "log.jsonl").read_text()
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 12, "loss": 1.0}\n{"step": 1')
+    log = logs.RunLog(tmp_path, 10)
+    log.close()
+    assert (tmp_path / "log.jsonl").read_text() == whole
+
+
+def test_a_log_on_a_full_disk_says_so(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no always-full device to write to")
+    log = logs.RunLog(tmp_path, 0)
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"log line of step 3 could not be written .*No space left"):
+        log.write(3, {"loss": 1.0})
+    log.close()
+
+
+def test_tensorboard_is_written_if_there(tmp_path):
+    pytest.importorskip("tensorboard")
+    run(tmp_path)
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_without_tensorboard_it_says_so_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setattr(logs, "_told", set())
+    with caplog.at_level(logging.WARNING):
+        run(tmp_path / "a")
+        run(tmp_path / "b")
+    assert [r.message for r in caplog.records] == [
+        "no TensorBoard here, so the log is log.jsonl alone; to have both: "
+        "pip install 'omnisky[track]'"
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_speaks_only_of_long_runs(terminal, monkeypatch, capsys):
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    else:
+        monkeypatch.delenv("FORCE_COLOR", raising=False)
+    quick = logs.ProgressBar(10, 0)
+    quick.update(10, 1.0)
+    quick.close()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(logs.ProgressBar, "_patience_seconds", 0.0)
+    slow = logs.ProgressBar(10, 4)
+    slow.update(6, None)
+    slow.update(10, 0.5)
+    slow.close()
+    shown = capsys.readouterr().err
+    assert "10/10" in shown
+    assert "loss 0.5" in shown
+    silent = logs.ProgressBar(10, 0, enabled=False)
+    silent.update(10, 0.5)
+    assert capsys.readouterr().err == ""

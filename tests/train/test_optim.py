@@ -1,0 +1,113 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from toy_objective import config
+
+from omnisky.train.optim import (
+    build_optimizer,
+    build_schedule,
+    learning_rate_factor,
+    optimizer_tensors,
+    restore_optimizer,
+)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.norm = nn.LayerNorm(3)
+        self.positions = nn.Parameter(torch.zeros(4, 3))
+        self.frozen = nn.Parameter(torch.zeros(2, 2), requires_grad=False)
+
+    def no_weight_decay(self):
+        return {"positions"}
+
+    def forward(self, x):
+        return self.norm(self.linear(x)) + self.positions.sum(0)
+
+
+def test_only_matrices_decay():
+    decayed, kept = build_optimizer(Net(), config(weight_decay=0.1)).param_groups
+    assert decayed["param_names"] == ["linear.weight"]
+    assert decayed["weight_decay"] == 0.1
+    assert set(kept["param_names"]) == {"linear.bias", "norm.weight", "norm.bias", "positions"}
+    assert kept["weight_decay"] == 0.0
+
+
+def test_same_steps_as_torch():
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    settings = config(weight_decay=0.1)
+    reference = torch.optim.AdamW(
+        [
+            {"params": [theirs.weight], "weight_decay": 0.1},
+            {"params": [theirs.bias], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(0.9, 0.95),
+    )
+    optimizer = build_optimizer(ours, settings)
+    x = torch.randn(5, 3)
+    for _ in range(5):
+        for module, moved in ((ours, optimizer), (theirs, reference)):
+            moved.zero_grad()
+            module(x).square().mean().backward()
+            moved.step()
+    assert torch.equal(ours.weight, theirs.weight)
+    assert torch.equal(ours.bias, theirs.bias)
+
+
+def test_wrong_modules_are_told():
+    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+        build_optimizer(nn.Identity(), config())
+    net = Net()
+    net.no_weight_decay = lambda: {"position"}
+    with pytest.raises(ValueError, match="names position, which it does not have"):
+        build_optimizer(net, config())
+
+
+def test_schedule_rises_then_falls_to_the_fraction():
+    settings = config(steps=100, warmup_steps=10, final_learning_rate_fraction=0.1)
+    factors = [learning_rate_factor(step, settings) for step in range(101)]
+    assert factors[0] == 0.1
+    assert factors[9] == factors[10] == 1.0
+    assert all(a > b for a, b in pairwise(factors[10:100]))
+    assert math.isclose(factors[99], 0.1)
+    assert factors[100] == factors[99]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_runs_shorter_than_the_warm_up(steps):
+    settings = config(steps=steps, warmup_steps=5)
+    assert all(0 < learning_rate_factor(s, settings) <= 1 for s in range(steps + 1))
+
+
+def test_schedule_at_a_step_equals_the_schedule_stepped_there():
+    settings = config(steps=20, warmup_steps=3)
+    rates = []
+    for start in (0, 7):
+        optimizer = build_optimizer(nn.Linear(2, 2), settings)
+        schedule = build_schedule(optimizer, settings, start)
+        for _ in range(12 - start):
+            optimizer.step()
+            schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == rates[1]
+
+
+def test_state_round_trip_and_foreign_state():
+    net, again = Net(), Net()
+    optimizer, other = build_optimizer(net, config()), build_optimizer(again, config())
+    net(torch.randn(2, 3)).square().sum().backward()
+    optimizer.step()
+    stored = {k: v.clone() for k, v in optimizer_tensors(optimizer).items()}
+    assert "exp_avg/linear.weight" in stored
+    restore_optimizer(other, stored)
+    for key, value in optimizer_tensors(other).items():
+        assert torch.equal(value, stored[key])
+    with pytest.raises(ValueError, match="'gone', which is no parameter"):
+        restore_optimizer(other, {"exp_avg/gone": torch.zeros(1)})

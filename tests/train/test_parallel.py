@@ -1,0 +1,68 @@
+"""Two processes over gloo train as one does, and one goes on where two stopped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toy_objective import Toy, config, environment
+
+from omnisky.train import train
+from omnisky.train.checkpoint import latest
+from omnisky.train.parallel import join_processes, wrap
+
+PROGRAM = Path(__file__).with_name("toy_objective.py")
+
+
+def torchrun(out, *options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", PROGRAM, out, "--exact", *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment())
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_equal_one(tmp_path):
+    torchrun(tmp_path / "two", "--steps", 20)
+    stopped = latest(tmp_path / "two")
+    assert stopped is not None
+    assert stopped.state["world_size"] == 2
+    one = Toy(noise=False)
+    train(one, config(steps=20), tmp_path / "one", progress=False, device="cpu")
+    alone = latest(tmp_path / "one")
+    assert alone is not None
+    assert stopped.state["sampler"] == alone.state["sampler"]
+    for name, tensor in alone.model.items():
+        torch.testing.assert_close(stopped.model[name], tensor, rtol=1e-5, atol=1e-6)
+    logs = [(tmp_path / n / "log.jsonl").read_text().splitlines() for n in ("one", "two")]
+    for first, second in zip(*logs, strict=True):
+        for name in ("step", "loss", "gradient_norm", "learning_rate"):
+            assert json.loads(first)[name] == pytest.approx(json.loads(second)[name], rel=1e-5)
+
+    # Saved by two, loaded by one: both go on alike.
+    ends = []
+    for out in ("one", "two"):
+        toy = Toy(noise=False)
+        train(toy, config(steps=40), tmp_path / out, progress=False, device="cpu")
+        ends.append(toy.module.state_dict())
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(ends[1][name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_one_process_needs_nothing():
+    with join_processes("cpu") as processes:
+        module = torch.nn.Linear(2, 2)
+        assert processes.is_main
+        assert wrap(module, processes) is module
+        assert processes.gather(3) == [3]
+        processes.wait()
+
+
+def test_a_device_that_is_not_there_is_told(monkeypatch):
+    count = torch.cuda.device_count()
+    with (
+        pytest.raises(ValueError, match=f"has {count} CUDA devices"),
+        join_processes(f"cuda:{count}"),
+    ):
+        pass
