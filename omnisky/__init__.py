@@ -1,1 +1,70 @@
-"""omnisky: one Python system from survey files to any-to-any models of the sky and their use."""
+"""omnisky: one Python system from survey files to any-to-any models of the sky and their use.
+
+Everything here is loaded when it is first used, so that ``import omnisky`` takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omnisky.adapt import Embedder, FineTunedModel
+    from omnisky.codecs import Tokenizer, Tokens
+    from omnisky.data import datasets
+    from omnisky.data.tables import read_table, write_table
+    from omnisky.data.usertable import observations_from_table
+    from omnisky.modalities import Modality, Observations, Scalar, Spectrum
+    from omnisky.model import Model
+    from omnisky.model.model import tokenize
+
+__all__ = [
+    "Embedder",
+    "FineTunedModel",
+    "Modality",
+    "Model",
+    "Observations",
+    "Scalar",
+    "Spectrum",
+    "Tokenizer",
+    "Tokens",
+    "datasets",
+    "observations_from_table",
+    "read_table",
+    "tokenize",
+    "write_table",
+]
+
+_HOME = {
+    "Embedder": "omnisky.adapt",
+    "FineTunedModel": "omnisky.adapt",
+    "Modality": "omnisky.modalities",
+    "Model": "omnisky.model",
+    "Observations": "omnisky.modalities",
+    "Scalar": "omnisky.modalities",
+    "Spectrum": "omnisky.modalities",
+    "Tokenizer": "omnisky.codecs",
+    "Tokens": "omnisky.codecs",
+    "observations_from_table": "omnisky.data.usertable",
+    "read_table": "omnisky.data.tables",
+    "tokenize": "omnisky.model.model",
+    "write_table": "omnisky.data.tables",
+}
+
+try:
+    __version__ = version("omnisky")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "datasets":
+        return import_module("omnisky.data.datasets")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'omnisky' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

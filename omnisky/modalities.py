@@ -328,7 +328,11 @@ class Observations(Mapping[str, Measurement]):
                 )
             return self._measurements[key]
         if isinstance(key, tuple):
-            raise TypeError("Observations have one axis (objects); use select(...) for modalities")
+            if len(key) != 2 or key[1] is not Ellipsis:
+                raise TypeError(
+                    "Observations have one axis (objects); use select(...) for modalities"
+                )
+            key = key[0]  # scikit-learn takes rows as array[rows, ...]
         return Observations({name: m[key] for name, m in self._measurements.items()})
 
     def __contains__(self, key: object) -> bool:

@@ -6,7 +6,8 @@ from astropy import units as u
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.model_selection import KFold
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.model_selection import KFold, cross_val_predict, train_test_split
 
 from omnisky.modalities import Modality, Observations, Scalar, Spectrum, UnknownModalityError
 
@@ -211,12 +212,25 @@ def test_observations_refuse():
         Observations({"g": np.zeros(2)})
 
 
-def test_observations_work_with_splitters():
+class FirstPixel(RegressorMixin, BaseEstimator):
+    """Predict the flux of the first pixel; learn nothing."""
+
+    def fit(self, X, y):
+        self.n_objects_ = len(X)
+        return self
+
+    def predict(self, X):
+        return X["xp"].flux[:, 0]
+
+
+def test_observations_work_with_scikit_learn():
     observations = make(6)
-    rows = []
-    for _, test in KFold(3).split(observations):
-        rows += list(observations[test]["xp"].flux[:, 0])
-    assert len(rows) == 6
+    parts = [len(observations[test]) for _, test in KFold(3).split(observations)]
+    assert parts == [2, 2, 2]
+    predicted = cross_val_predict(FirstPixel(), observations, np.zeros(6), cv=3)
+    assert predicted.tolist() == [1.0] * 6
+    train, test = train_test_split(observations, random_state=0)
+    assert len(train) + len(test) == 6
 
 
 # --- Modality

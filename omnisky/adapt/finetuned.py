@@ -35,7 +35,7 @@ from omnisky.modalities import Observations
 
 __all__ = ["FineTunedModel"]
 
-_EPOCHS = {"linear": 0, "attentive": 40, "full": 30}
+_EPOCHS = {"linear": 0, "attentive": 50, "full": 30}
 _MEMBERS = {"linear": 1, "attentive": 5, "full": 1}
 
 
@@ -61,7 +61,7 @@ class FineTunedModel(BaseEstimator):
     task : {"regression", "classification"}
         What y holds: numbers, or classes.
     epochs : int, optional
-        Passes over the objects; 40 for attentive, 30 for full. Linear needs none.
+        Passes over the objects; 50 for attentive, 30 for full. Linear needs none.
     learning_rate : float
         Peak learning rate of the head; the encoder gets a tenth of it.
     ensemble : int, optional
@@ -102,9 +102,9 @@ class FineTunedModel(BaseEstimator):
         task="regression",
         *,
         epochs=None,
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         ensemble=None,
-        modality_dropout=0.3,
+        modality_dropout=0.2,
         random_state=0,
         verbose=False,
     ) -> None:

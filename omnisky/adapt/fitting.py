@@ -255,7 +255,8 @@ def train_head(
     steps = settings.epochs * math.ceil(rows / batch)
     optimizer = _optimizer(head, network, settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    best, best_state, waited = math.inf, None, 0
+    # The linear probe alone is the one to beat.
+    best, best_state, waited = evaluate(head, views, labels, network), _snapshot(head, network), 0
     with Progress(disable=not settings.progress, transient=True) as progress:
         bar = progress.add_task("fit", total=settings.epochs)
         for _ in range(settings.epochs):
@@ -275,8 +276,7 @@ def train_head(
             # Late epochs gain from the falling rate, so patience is long.
             if waited > max(10, settings.epochs // 3):
                 break
-    if best_state is not None:
-        _restore(head, network, best_state)
+    _restore(head, network, best_state)
 
 
 def _rate(step: int, steps: int) -> float:

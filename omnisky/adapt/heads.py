@@ -94,7 +94,8 @@ class EnsembleHead(nn.Module):
         self.register_buffer("log_scale", torch.zeros(k, v, t))
         if shape.attentive:
             m, e, h = shape.queries, shape.value_dim, shape.hidden
-            self.queries = nn.Parameter(0.5 * torch.randn(k, m, d))
+            # Sharp from the start: queries that look alike everywhere learn to differ slowly.
+            self.queries = nn.Parameter(2.0 * torch.randn(k, m, d))
             self.values = nn.Parameter(torch.randn(k * m, d, e) / d**0.5)
             self.pattern = nn.Parameter(torch.zeros(k, v, m * e))
             self.inner = nn.Parameter(torch.randn(k, m * e, h) / (m * e) ** 0.5)

@@ -1,4 +1,4 @@
-"""Convolutional baseline: a 1-D ConvNet on the spectrum, photometry joined before the dense head."""
+"""Convolutional baseline: a 1-D ConvNet on spectra, photometry joined before the dense head."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ConvNetBaseline(NetworkBaseline):
 
     Parameters
     ----------
-    n_members : int
-        Networks in the ensemble.
+    n_members : int, optional
+        Networks in the ensemble; without it fewer where there are many labels.
     settings : Settings or sequence of Settings, optional
         What to choose from by validation; a single one is taken as it is.
     log_targets : "auto" or tuple of int
@@ -34,7 +34,13 @@ class ConvNetBaseline(NetworkBaseline):
 
     def candidates(self, n_labels: int) -> list[Settings]:
         """Return the settings tried for this many labelled objects."""
-        return [Settings()]
+        if n_labels < 1000:
+            return [Settings(), Settings(dropout=0.3)]
+        steps = 1600 if n_labels < 3000 else 2500 if n_labels < 10_000 else 3000
+        return [Settings(dropout=d, steps=steps, batch_size=128) for d in (0.0, 0.1)]
+
+    def members(self, n_labels: int) -> int:
+        return 4 if n_labels < 3000 else 2
 
     def make_network(self, n_features: int, n_targets: int, settings: Settings) -> nn.Module:
         """Return a freshly initialised ConvNet."""

@@ -1,4 +1,4 @@
-"""Observations to a feature matrix: compressed spectra, magnitudes, all colours, what is missing."""
+"""Observations to a feature matrix: compressed spectra, magnitudes, colours, what is missing."""
 
 from __future__ import annotations
 
@@ -129,10 +129,11 @@ class ObservationFeatures(TransformerMixin, BaseEstimator):
             length = len(observations)
             return np.full((length, n_pixels), np.nan), np.full(length, np.nan)
         spectrum = observations[name]
-        if not isinstance(spectrum, Spectrum) or spectrum.flux.shape[1] != n_pixels:
+        found = spectrum.flux.shape[1] if isinstance(spectrum, Spectrum) else 0
+        if found != n_pixels:
             raise ValueError(
-                f"{name!r} was a spectrum of {n_pixels} pixels at fit; found "
-                f"{type(spectrum).__name__} with {getattr(spectrum, 'flux', np.empty((0, 0))).shape}"
+                f"{name!r} was a spectrum of {n_pixels} pixels at fit; found a "
+                f"{type(spectrum).__name__} with {found or 'no'} pixels"
             )
         flux = np.where(spectrum.mask, spectrum.flux.astype(np.float64), np.nan)
         median = np.full(len(flux), np.nan)

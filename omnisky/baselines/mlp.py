@@ -14,8 +14,8 @@ class MLPBaseline(NetworkBaseline):
 
     Parameters
     ----------
-    n_members : int
-        Networks in the ensemble.
+    n_members : int, optional
+        Networks in the ensemble; without it fewer where there are many labels.
     settings : Settings or sequence of Settings, optional
         What to choose from by validation; a single one is taken as it is.
     log_targets : "auto" or tuple of int
@@ -26,7 +26,13 @@ class MLPBaseline(NetworkBaseline):
 
     def candidates(self, n_labels: int) -> list[Settings]:
         """Return the settings tried for this many labelled objects."""
-        return [Settings()]
+        if n_labels < 1000:
+            return [Settings(), Settings(pixel_gain=1.0, steps=1600), Settings(dropout=0.0)]
+        steps = 2500 if n_labels < 3000 else 4000 if n_labels < 10_000 else 6000
+        return [
+            Settings(pixel_gain=1.0, dropout=dropout, steps=steps, batch_size=128)
+            for dropout in (0.0, 0.1)
+        ]
 
     def make_network(self, n_features: int, n_targets: int, settings: Settings) -> nn.Module:
         """Return a freshly initialised perceptron."""

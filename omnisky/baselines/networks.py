@@ -49,7 +49,7 @@ class NetworkBaseline(Baseline):
 
     def __init__(
         self,
-        n_members: int = 5,
+        n_members: int | None = None,
         settings: Settings | Sequence[Settings] | None = None,
         log_targets: LogTargets = "auto",
         random_state: int = 0,
@@ -63,6 +63,10 @@ class NetworkBaseline(Baseline):
         """Return the settings tried for this many labelled objects."""
         raise NotImplementedError
 
+    def members(self, n_labels: int) -> int:
+        """Return the ensemble's size where none is asked for: fewer where each takes long."""
+        return 5 if n_labels < 3000 else 3
+
     def make_network(self, n_features: int, n_targets: int, settings: Settings) -> nn.Module:
         """Return a freshly initialised network of features to targets."""
         raise NotImplementedError
@@ -75,7 +79,7 @@ class NetworkBaseline(Baseline):
         self.validation_scores_ = scores
         self.networks_ = [
             self._train(x, z, self.settings_, 1000 * self.random_state + member)
-            for member in range(self.n_members)
+            for member in range(self.n_members or self.members(len(x)))
         ]
 
     def _validate(self, x: np.ndarray, z: np.ndarray, settings: Settings) -> float:
@@ -94,7 +98,9 @@ class NetworkBaseline(Baseline):
             torch.manual_seed(seed)  # initial weights and dropout draw from the global generator
             gain = torch.ones(x.shape[1])
             gain[: self.features_.n_pixels_] = settings.pixel_gain
-            network = nn.Sequential(_Gain(gain), self.make_network(x.shape[1], z.shape[1], settings))
+            network = nn.Sequential(
+                _Gain(gain), self.make_network(x.shape[1], z.shape[1], settings)
+            )
             optimizer = torch.optim.AdamW(
                 network.parameters(), weight_decay=settings.weight_decay, fused=True
             )

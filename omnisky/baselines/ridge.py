@@ -22,7 +22,7 @@ class RidgeBaseline(Baseline):
 
     The features are all of them and, if that is better, all squares and products of the first
     whitened principal components. How many components, and the penalty, are chosen by validation
-    for each target. Iterated Huber weights keep a few hot stars from bending the fit for all others.
+    for each target. Iterated Huber weights keep a few hot stars from bending the fit for the rest.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def _design(features: np.ndarray) -> np.ndarray:
 
 
 def _robust_path(x: np.ndarray, z: np.ndarray, alphas: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return ridge coefficients, shape (feature, alpha), with Huber weights of the middle penalty."""
+    """Return ridge coefficients, shape (feature, alpha); Huber weights are the middle penalty's."""
     weights = np.ones(len(x))
     alphas = np.asarray(alphas)
     middle = len(alphas) // 2
@@ -117,7 +117,7 @@ def _robust_path(x: np.ndarray, z: np.ndarray, alphas: Sequence[float] | np.ndar
 
 
 def _path(x: np.ndarray, z: np.ndarray, weights: np.ndarray, alphas: np.ndarray) -> np.ndarray:
-    """Solve weighted ridge for several penalties with one eigendecomposition of the smaller Gram."""
+    """Solve weighted ridge for several penalties by one eigendecomposition of the smaller Gram."""
     root = np.sqrt(weights)[:, None]
     a, b = x * root, z * root[:, 0]
     wide = len(a) < a.shape[1]

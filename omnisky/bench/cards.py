@@ -1,4 +1,4 @@
-"""Result cards: one JSON file a cell, written whole or not at all, with all that made the number."""
+"""Result cards: one JSON file a cell, written whole or not at all, with what made the number."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Cell:
 
     @property
     def policy(self) -> str:
-        """ "dedicated" to these inputs, or inputs "dropped" at predict time."""
+        """Whether "dedicated" to these inputs, or the others "dropped" at predict time."""
         return DROPPED if self.one_probe else DEDICATED
 
     def path(self, folder: Path, task: Task) -> Path:
@@ -123,7 +123,8 @@ def read_cards(folder: Path, task: Task) -> list[dict[str, Any]]:
             cards.append(card)
     if not cards:
         raise FileNotFoundError(
-            f"no result cards of {task.key} below {folder}; make some with python -m omnisky.bench.run"
+            f"no result cards of {task.key} below {folder}; make some with "
+            "python -m omnisky.bench.run"
         )
     return cards
 

@@ -1,4 +1,4 @@
-"""Draw scatter against number of labels: one panel a target, one line a method, labelled in place."""
+"""Draw scatter against number of labels: a panel a target, a line a method, labelled in place."""
 
 from __future__ import annotations
 
@@ -72,24 +72,7 @@ def _panel(axis: Axes, rows: Sequence[Row], task: Task, index: int) -> None:
     _best_baseline(axis, {m: line for m, line in lines.items() if m in BASELINES})
     ends = []
     for method, line in lines.items():
-        family, _, base = method.partition("@")
-        ours = family in _OURS
-        colour = _OURS.get(family, _GREY)
-        axis.plot(
-            line["n"],
-            line["median"],
-            color=colour,
-            lw=2.2 if ours else 1.1,
-            zorder=4 if ours else 3,
-            ls="-" if base in ("", "nano") else (0, (2, 1.2)),
-            marker=_MARKERS.get(family, "o"),
-            ms=5 if ours else 4,
-            mec="white",
-            mew=0.8,
-        )
-        axis.fill_between(
-            line["n"], line["least"], line["most"], color=colour, alpha=0.15 if ours else 0, lw=0
-        )
+        colour = _draw_line(axis, method, line)
         ends.append((line["median"][-1], line["n"][-1], _short(method), colour))
     _style(axis, rows, task)
     for n, goal in task.goals.items():
@@ -97,18 +80,42 @@ def _panel(axis: Axes, rows: Sequence[Row], task: Task, index: int) -> None:
         axis.annotate(
             f"goal {goal[index]:g}",
             (n, goal[index]),
-            xytext=(-8, -9),
+            xytext=(-26, -26),
             textcoords="offset points",
             color=_GOAL,
-            fontsize=8,
+            fontsize=9,
+            fontweight="bold",
             ha="right",
             va="center",
+            arrowprops={"arrowstyle": "-", "color": _GOAL, "lw": 0.8, "shrinkB": 6},
         )
     _label_ends(axis, ends)
 
 
+def _draw_line(axis: Axes, method: str, line: dict[str, np.ndarray]) -> str:
+    """Draw one method, ours strong and baselines thin and grey; return its colour."""
+    family, _, base = method.partition("@")
+    ours = family in _OURS
+    colour = _OURS.get(family, _GREY)
+    axis.plot(
+        line["n"],
+        line["median"],
+        color=colour,
+        lw=2.2 if ours else 1.1,
+        zorder=4 if ours else 3,
+        ls="-" if base in ("", "nano") else (0, (2, 1.2)),
+        marker=_MARKERS.get(family, "o"),
+        ms=5 if ours else 4,
+        mec="white",
+        mew=0.8,
+    )
+    if ours:
+        axis.fill_between(line["n"], line["least"], line["most"], color=colour, alpha=0.15, lw=0)
+    return colour
+
+
 def _line(rows: Sequence[Row], method: str, target: str) -> dict[str, np.ndarray]:
-    """Return label counts and scatter of one method: median over seeds, extremes, bootstrap limits."""
+    """Return label counts and scatter of one method: median, extremes and bootstrap limits."""
     mine = sorted((r for r in rows if r["method"] == method), key=lambda r: r["n_labels"])
     names = ("median", "least", "most", "low", "high")
     line = {k: np.array([r[target]["robust_scatter"][k] for r in mine]) for k in names}
@@ -130,20 +137,13 @@ def _best_baseline(axis: Axes, lines: dict[str, dict[str, np.ndarray]]) -> None:
     if band:
         low, high = np.array(band).T
         axis.fill_between(counts, low, high, color=_BAND, lw=0, zorder=1)
-        axis.annotate(
-            "best baseline",
-            (counts[0], high[0]),
-            xytext=(2, 4),
-            textcoords="offset points",
-            fontsize=7.5,
-            color=_GREY,
-            style="italic",
-        )
+        words = "grey band: best baseline, 68 % interval"
+        axis.text(0.02, 0.02, words, transform=axis.transAxes, fontsize=7.5, color=_GREY)
 
 
 def _short(method: str) -> str:
     family, _, base = method.partition("@")
-    return family if base in ("", "nano") else f"{family}, {Path(base).name}"
+    return family if base in ("", "nano") else f"{family}, {Path(base).name.removeprefix('nano-')}"
 
 
 def _style(axis: Axes, rows: Sequence[Row], task: Task) -> None:
@@ -170,20 +170,40 @@ def _style(axis: Axes, rows: Sequence[Row], task: Task) -> None:
 def _label_ends(axis: Axes, ends: list[tuple]) -> None:
     """Write each line's name beside its last point, moved apart where they would overlap."""
     low, high = np.log(axis.get_ylim())
-    gap, last = 0.052, -np.inf
-    for value, n, name, colour in sorted(ends):
-        height = max((np.log(value) - low) / (high - low), last + gap)
-        last = height
+    ends = sorted(ends)
+    heights = _apart(np.array([(np.log(end[0]) - low) / (high - low) for end in ends]), gap=0.055)
+    right = max((_fraction(axis, end[1]) for end in ends), default=0)
+    for (value, n, name, colour), height in zip(ends, heights, strict=True):
         axis.annotate(
             name,
             (n, value),
-            xytext=(1.045 * _fraction(axis, n), height),
+            xytext=(right + 0.075, height),
             textcoords="axes fraction",
             color=colour,
             fontsize=8.5,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 1, "shrinkB": 4},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.6,
+                "relpos": (0, 0.5),
+                "shrinkA": 1,
+                "shrinkB": 5,
+            },
         )
+
+
+def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
+    """Move sorted heights apart until neighbours keep the gap, each cluster about its centre."""
+    heights = heights.copy()
+    for _ in range(500):
+        lacking = (gap - np.diff(heights)).clip(min=0) / 2
+        if lacking.max(initial=0) < 1e-4:
+            break
+        heights[:-1] -= lacking
+        heights[1:] += lacking
+    # Names below the axis would run into its numbers.
+    return np.maximum(heights, 0.03 + gap * np.arange(len(heights)))
 
 
 def _fraction(axis: Axes, n: float) -> float:

@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from omnisky.adapt import FineTunedModel
 from omnisky.baselines import ConvNetBaseline, MLPBaseline, RidgeBaseline, TreesBaseline
+from omnisky.model.model import pretrained_folder
 
-__all__ = ["BASELINES", "ADAPTATIONS", "Method", "method", "weights_sha256"]
+__all__ = ["ADAPTATIONS", "BASELINES", "Method", "method", "weights_sha256"]
 
 BASELINES: dict[str, type] = {
     "ridge": RidgeBaseline,
@@ -81,9 +80,9 @@ def method(name: str) -> Method:
     base = base or "nano"
 
     def make(seed: int, one_probe: bool) -> FineTunedModel:
+        model = FineTunedModel(base=base, adaptation=family, random_state=seed)
         # A probe for one input set need not practise missing inputs.
-        extra = {} if one_probe else {"modality_dropout": 0.0}
-        return FineTunedModel(base=base, adaptation=family, random_state=seed, **extra)
+        return model if one_probe else model.set_params(modality_dropout=0.0)
 
     return Method(name=f"{family}@{base}", make=make, base=base)
 
@@ -99,15 +98,8 @@ def weights_sha256(base: str | None) -> str | None:
     """
     if base is None:
         return None
-    folder = (
-        Path(base) if Path(base).is_dir() else Path(str(files("omnisky"))) / "pretrained" / base
-    )
+    folder = pretrained_folder(base)
     weights = sorted(folder.rglob("*.safetensors"))
-    if not weights:
-        raise FileNotFoundError(
-            f"no pretrained model {base!r}: neither a folder with *.safetensors nor a name of one "
-            "that ships with omnisky"
-        )
     digest = hashlib.sha256()
     for path in weights:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())

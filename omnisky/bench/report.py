@@ -84,10 +84,7 @@ def markdown(rows: Sequence[Row], task: Task) -> str:
             if policy == DEDICATED
             else (f"fitted once with {task.all_inputs}, the rest dropped at predict time")
         )
-        heads = [
-            f"{t.removeprefix('apogee_')} [{u}]"
-            for t, u in zip(task.targets, task.units, strict=True)
-        ]
+        heads = [f"{_short(t)} [{u}]" for t, u in zip(task.targets, task.units, strict=True)]
         spread = [f"{h} {w}" for h in heads for w in ("σ", "s.d.", "bias", "R²")]
         names = ["labels", "method", *spread, "coverage", "seeds", "fit s"]
         lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
@@ -137,62 +134,51 @@ def claims(rows: Sequence[Row], task: Task) -> list[dict[str, Any]]:
     return said
 
 
+def _sigma(row: Row, task: Task) -> np.ndarray:
+    return np.array([row[target]["robust_scatter"]["median"] for target in task.targets])
+
+
 def _claims_of(ours: list[Row], rivals: list[Row], n: int, task: Task) -> list[dict[str, Any]]:
-    sigma = {
-        id(r): np.array([r[t]["robust_scatter"]["median"] for t in task.targets])
-        for r in (*ours, *rivals)
-    }
-    reference = np.min([sigma[id(r)] for r in (rivals or ours)], axis=0)
-    best = min(ours, key=lambda r: float(np.mean(sigma[id(r)] / reference)))
-    found = sigma[id(best)]
-    said = []
-    if n in task.goals:
-        goal = np.array(task.goals[n])
-        text = f"At {n} labels, {task.all_inputs}, {best['method']}: {_listed(found, task)}; "
-        text += (
-            "the goals are met."
-            if (found <= goal).all()
-            else f"the goals are {_listed(goal, task)}, "
-            + ", ".join(
-                f"{t.removeprefix('apogee_')} {'met' if f <= g else f'missed by {100 * (f / g - 1):.0f} %'}"
-                for t, f, g in zip(task.targets, found, goal, strict=True)
-            )
-            + "."
-        )
-        said.append(
-            {
-                "kind": "goal",
-                "n_labels": n,
-                "method": best["method"],
-                "found": found.tolist(),
-                "goal": goal.tolist(),
-                "text": text,
-            }
-        )
+    reference = np.min([_sigma(r, task) for r in (rivals or ours)], axis=0)
+    best = min(ours, key=lambda r: float(np.mean(_sigma(r, task) / reference)))
+    found, where = _sigma(best, task), f"At {n} labels, {task.all_inputs}, {best['method']}"
+    said = [_goal_claim(found, task, n, where)] if n in task.goals else []
     if rivals:
-        gain = 100 * (1 - found / reference)
-        names = [
-            min(rivals, key=lambda r: sigma[id(r)][i])["method"] for i in range(len(task.targets))
-        ]
-        text = (
-            f"At {n} labels, {task.all_inputs}, {best['method']} against the best baseline: "
-            + ", ".join(
-                f"{t.removeprefix('apogee_')} {abs(g):.0f} % {'below' if g >= 0 else 'above'} {b}"
-                for t, g, b in zip(task.targets, gain, names, strict=True)
-            )
-            + "."
-        )
-        said.append(
-            {
-                "kind": "baseline",
-                "n_labels": n,
-                "method": best["method"],
-                "percent_below": gain.tolist(),
-                "best_baselines": names,
-                "text": text,
-            }
-        )
-    return said
+        names = [rivals[i]["method"] for i in np.argmin([_sigma(r, task) for r in rivals], axis=0)]
+        said.append(_baseline_claim(found, reference, names, task, where))
+    return [{"n_labels": n, "method": best["method"], **claim} for claim in said]
+
+
+def _goal_claim(found: np.ndarray, task: Task, n: int, where: str) -> dict[str, Any]:
+    goal = np.array(task.goals[n])
+    verdicts = [
+        f"{_short(t)} " + ("met" if f <= g else f"missed by {100 * (f / g - 1):.0f} %")
+        for t, f, g in zip(task.targets, found, goal, strict=True)
+    ]
+    met = bool((found <= goal).all())
+    text = f"{where}: {_listed(found, task)}; the goals ({_listed(goal, task)}) "
+    text += "are met." if met else f"are not all met: {', '.join(verdicts)}."
+    return {"kind": "goal", "met": met, "found": found.tolist(), "goal": list(goal), "text": text}
+
+
+def _baseline_claim(
+    found: np.ndarray, reference: np.ndarray, names: list[str], task: Task, where: str
+) -> dict[str, Any]:
+    gain = 100 * (1 - found / reference)
+    parts = [
+        f"{_short(t)} {abs(g):.0f} % {'below' if g >= 0 else 'above'} {b}"
+        for t, g, b in zip(task.targets, gain, names, strict=True)
+    ]
+    return {
+        "kind": "baseline",
+        "percent_below": gain.tolist(),
+        "best_baselines": names,
+        "text": f"{where} against the best baseline: {', '.join(parts)}.",
+    }
+
+
+def _short(target: str) -> str:
+    return target.partition("_")[2] or target
 
 
 def _listed(values: np.ndarray, task: Task) -> str:

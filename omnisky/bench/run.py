@@ -239,60 +239,62 @@ def _numbers(text: str) -> list[int]:
     return [int(word.replace("_", "")) for word in _words(text)]
 
 
-def _parser(task: Task) -> argparse.ArgumentParser:
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--methods": {
+        "type": _words,
+        "default": list(_METHODS),
+        "metavar": "A,B",
+        "help": f"any of {', '.join(BASELINES)}; {', '.join(ADAPTATIONS)}, with @ and a pretrained "
+        "model or its folder: attentive@nano-unlabelled (default: all, with nano)",
+    },
+    "--inputs": {
+        "type": _words,
+        "metavar": "A,B",
+        "help": f"any of {', '.join(STARS.inputs)} (default: all)",
+    },
+    "--labels": {
+        "type": _numbers,
+        "metavar": "N,M",
+        "help": f"label counts (default: {','.join(map(str, STARS.label_counts))})",
+    },
+    "--seeds": {
+        "type": _numbers,
+        "metavar": "I,J",
+        "help": "each draws its own labelled stars and seeds the method "
+        f"(default: {','.join(map(str, STARS.seeds))})",
+    },
+    "--one-probe": {
+        "action": "store_true",
+        "help": "fit once with all inputs and predict with each input set, the others dropped",
+    },
+    "--out": {
+        "type": Path,
+        "default": Path("bench/results"),
+        "help": "folder of the cards (default: %(default)s)",
+    },
+    "--jobs": {
+        "type": int,
+        "default": 1,
+        "help": "processes, one thread each if more than 1 (default: 1)",
+    },
+}
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m omnisky.bench.run",
-        description=f"Run the benchmark {task.key}: one JSON result card for each method, input set, "
-        "label count and seed. Cells that have a card are skipped; stop and go on as you like. "
-        "Then make the table with python -m omnisky.bench.report.",
+        description=f"Run the benchmark {STARS.key}: one JSON result card for each method, input "
+        "set, label count and seed. Cells that have a card are skipped; stop and go on as you "
+        "like. Then make the table with python -m omnisky.bench.report.",
     )
-    parser.add_argument(
-        "--methods",
-        type=_words,
-        default=list(_METHODS),
-        metavar="A,B",
-        help=f"any of {', '.join(BASELINES)}; {', '.join(ADAPTATIONS)}, with @ and a pretrained "
-        "model or its folder: attentive@nano-unlabelled (default: all, with nano)",
-    )
-    parser.add_argument(
-        "--inputs",
-        type=_words,
-        default=None,
-        metavar="A,B",
-        help=f"any of {', '.join(task.inputs)} (default: all)",
-    )
-    counts = ",".join(map(str, task.label_counts))
-    parser.add_argument(
-        "--labels",
-        type=_numbers,
-        default=None,
-        metavar="N,M",
-        help=f"label counts (default: {counts})",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=_numbers,
-        default=None,
-        metavar="I,J",
-        help=f"each draws its own labelled stars (default: {','.join(map(str, task.seeds))})",
-    )
-    parser.add_argument(
-        "--one-probe",
-        action="store_true",
-        help="fit once with all inputs and predict with each input set, the others dropped",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("bench/results"), help="folder of the cards"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="processes, one thread each if more than 1 (default: 1)"
-    )
+    for name, option in _OPTIONS.items():
+        parser.add_argument(name, **option)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = _parser(STARS)
+    parser = _parser()
     asked = parser.parse_args(arguments)
     try:
         groups = cells(

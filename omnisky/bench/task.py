@@ -80,8 +80,8 @@ class Task:
         rows = np.flatnonzero(usable)
         if n_labels > len(rows) or n_labels < 1:
             raise ValueError(
-                f"{data.name!r} has {len(rows)} labelled train objects; n_labels={n_labels} must be "
-                "between 1 and that"
+                f"{data.name!r} has {len(rows)} labelled train objects; n_labels={n_labels} must "
+                "be between 1 and that"
             )
         digests = [
             hashlib.sha256(f"{self.name}/{self.version}/{seed}/{i}".encode()).digest()

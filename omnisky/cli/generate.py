@@ -82,6 +82,11 @@ def generate(
 
     check_output(out, overwrite)
     targets = [modality(name).name for name in names_in(target) or []]
+    vectors = [name for name in targets if modality(name).kind != "scalar"]
+    if vectors and out.suffix.lower() == ".csv":
+        raise ValueError(
+            f"--out {out}: CSV cannot hold {', '.join(vectors)}; use .parquet or .fits"
+        )
     source = Input.read(table, reading, names_in(given))
     both = [name for name in targets if name in source.observations]
     if both and given is not None:
@@ -111,7 +116,10 @@ def _summary(generation: Any, targets: list[str]) -> dict[tuple[str, str], np.nd
     found = {}
     for name in targets:
         sampled = generation[name]
-        found[name, ""], found[name, "_std"] = sampled.mean, sampled.samples.std(axis=0)
-        if np.ndim(sampled.mean) == 1:
+        found[name, ""] = sampled.mean
+        if np.ndim(sampled.mean) == 2:  # a spectrum
+            found[name, "_std"] = sampled.samples.std(axis=0)
+        else:
+            found[name, "_std"] = sampled.std
             found[name, "_low"], found[name, "_high"] = map(sampled.quantile, _QUANTILES)
     return found

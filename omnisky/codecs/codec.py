@@ -38,7 +38,6 @@ class TokenGroup:
     levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "levels", tuple(self.levels))
         if self.kind not in ("ordinal", "code") or self.n_tokens < 1 or self.vocab_size < 2:
             raise ValueError(
                 "a token group has kind 'ordinal' or 'code', at least one token and two ids; "
@@ -109,7 +108,9 @@ class Codec(nn.Module):
         """
         config, tensors = read_folder(folder, cls.kind)
         try:
-            codec = cls(cls.config_class(**config))
+            # JSON has no tuples.
+            known = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+            codec = cls(cls.config_class(**known))
             codec.load_state_dict(tensors)
         except (TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a {cls.kind}: {error}") from error

@@ -72,7 +72,6 @@ class SpectrumCodecConfig:
     error_floor: float = 0.002
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "levels", tuple(self.levels))
         if not 0 < self.n_amplitudes < self.n_pixels or self.patch % 2 or self.patch < 2:
             raise ValueError(
                 f"spectrum codec of {self.modality!r}: needs 0 < n_amplitudes < n_pixels and an "

@@ -13,15 +13,13 @@ from torch.nn import functional as F
 
 __all__ = ["CrossAttention", "DecoderBlock", "EncoderBlock", "GatedMLP", "SelfAttention", "norm"]
 
-Mask = Bool[Tensor, "B #M N"]
-
 
 def norm(dim: int) -> nn.LayerNorm:
     """Return a LayerNorm without bias."""
     return nn.LayerNorm(dim, eps=1e-6, bias=False)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Float[Tensor, "B M D"]:
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Float[Tensor, "B M D"]:
     """Scaled dot-product attention over heads; q, k, v have shape (B, head, slot, D / head)."""
     if mask is not None:
         # A row that may attend to nothing (padding) would be NaN; it attends everywhere instead
@@ -42,7 +40,9 @@ class SelfAttention(nn.Module):
         self.q_norm = norm(dim // num_heads) if qk_norm else nn.Identity()
         self.k_norm = norm(dim // num_heads) if qk_norm else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "B N D"], mask: Mask | None) -> Float[Tensor, "B N D"]:
+    def forward(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B #N N"] | None
+    ) -> Float[Tensor, "B N D"]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
 
@@ -60,7 +60,10 @@ class CrossAttention(nn.Module):
         self.k_norm = norm(dim // num_heads) if qk_norm else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "B M D"], context: Float[Tensor, "B N D"], mask: Mask | None
+        self,
+        x: Float[Tensor, "B M D"],
+        context: Float[Tensor, "B N D"],
+        mask: Bool[Tensor, "B #M N"] | None,
     ) -> Float[Tensor, "B M D"]:
         q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -91,7 +94,9 @@ class EncoderBlock(nn.Module):
         self.norm2 = norm(dim)
         self.mlp = GatedMLP(dim, mlp_ratio)
 
-    def forward(self, x: Float[Tensor, "B N D"], mask: Mask | None) -> Float[Tensor, "B N D"]:
+    def forward(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B #N N"] | None
+    ) -> Float[Tensor, "B N D"]:
         x = x + self.attn(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
 
@@ -113,8 +118,8 @@ class DecoderBlock(nn.Module):
         self,
         x: Float[Tensor, "B M D"],
         context: Float[Tensor, "B N D"],
-        self_mask: Mask,
-        context_mask: Mask,
+        self_mask: Bool[Tensor, "B #M M"],
+        context_mask: Bool[Tensor, "B #M N"],
     ) -> Float[Tensor, "B M D"]:
         x = x + self.self_attn(self.norm1(x), self_mask)
         x = x + self.cross_attn(self.query_norm(x), self.context_norm(context), context_mask)

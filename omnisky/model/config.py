@@ -29,10 +29,6 @@ class ModalityTokens:
     id: int
     groups: tuple[TokenGroup, ...]
 
-    def __post_init__(self) -> None:
-        groups = (g if isinstance(g, TokenGroup) else TokenGroup(**g) for g in self.groups)
-        object.__setattr__(self, "groups", tuple(groups))
-
     @property
     def n_tokens(self) -> int:
         """Tokens of one object."""
@@ -73,8 +69,6 @@ class ModelConfig:
     modalities: tuple[ModalityTokens, ...] = ()
 
     def __post_init__(self) -> None:
-        listed = (m if isinstance(m, ModalityTokens) else ModalityTokens(**m) for m in self.modalities)
-        object.__setattr__(self, "modalities", tuple(listed))
         if self.dim % self.num_heads or min(self.dim, self.encoder_depth, self.decoder_depth) < 1:
             raise ValueError(
                 f"num_heads={self.num_heads} must divide dim={self.dim}, and both depths must be "
@@ -110,8 +104,20 @@ class ModelConfig:
         return replace(self, modalities=self.modalities + appended)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-serialisable dictionary that the constructor takes back."""
+        """Return a JSON-serialisable dictionary; `from_dict` takes it back."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> ModelConfig:
+        """Return the configuration that `to_dict` wrote, after a way through JSON."""
+        listed = []
+        for modality in config["modalities"]:
+            groups = tuple(
+                TokenGroup(**{**group, "levels": tuple(group["levels"])})
+                for group in modality["groups"]
+            )
+            listed.append(ModalityTokens(name=modality["name"], id=modality["id"], groups=groups))
+        return cls(**{**config, "modalities": tuple(listed)})
 
 
 def _size(dim: int, encoder_depth: int, decoder_depth: int, num_heads: int) -> dict[str, int]:

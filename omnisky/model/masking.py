@@ -44,7 +44,6 @@ class MaskingConfig:
     never_visible: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "never_visible", tuple(self.never_visible))
         if self.input_budget < 1 or self.output_budget < 1 or not 0 <= self.whole <= 1:
             raise ValueError(
                 "masking needs positive budgets and 0 <= whole <= 1; found "

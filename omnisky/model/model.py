@@ -25,7 +25,7 @@ from omnisky.storage import CheckpointError, read_folder, write_folder
 if TYPE_CHECKING:
     from omnisky.model.generation import Generation
 
-__all__ = ["Embedding", "Model", "pretrained_folder", "shipped"]
+__all__ = ["Embedding", "Model", "pretrained_folder", "shipped", "tokenize"]
 
 _KIND = "model"
 
@@ -122,10 +122,10 @@ class Model:
         config, tensors = read_folder(folder, _KIND)
         tokenizer = Tokenizer.from_pretrained(folder / "codecs")
         try:
-            network = Transformer(ModelConfig(**config))
+            network = Transformer(ModelConfig.from_dict(config))
             network.load_state_dict({name: _full(tensor) for name, tensor in tensors.items()})
             return cls(network.eval(), tokenizer)
-        except (TypeError, RuntimeError, ValueError) as error:
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
 
     def save_pretrained(
@@ -232,7 +232,7 @@ class Model:
         n_samples: int = 16,
         temperature: float = 1.0,
         seed: int = 0,
-        steps: int = 8,
+        steps: int = 12,
     ) -> Generation:
         """Sample modalities from others; see `omnisky.model.generation.generate`."""
         from omnisky.model.generation import generate
@@ -245,3 +245,21 @@ class Model:
 
 def _full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float16 else tensor
+
+
+def tokenize(observations: Observations, base: str | os.PathLike = "nano") -> Tokens:
+    """Return the tokens of observations, made by the codecs of a pretrained model.
+
+    Parameters
+    ----------
+    observations : Observations
+        Any subset of the modalities the codecs know; objects may miss any of them.
+    base : str or path
+        Pretrained model whose codecs to use.
+
+    Returns
+    -------
+    Tokens
+        Ids and masks by modality.
+    """
+    return Tokenizer.from_pretrained(pretrained_folder(base) / "codecs").encode(observations)

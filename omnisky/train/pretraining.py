@@ -128,6 +128,7 @@ class PretrainingObjective:
             for i, name in enumerate(self.transformer.names)
         }
 
+    @torch.no_grad()
     def _entropy_given_others(self, number: int, n_objects: int = 512) -> float:
         ids, present = (t[:n_objects] for t in self.held_out)
         slots = self.transformer.slot_modality

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,7 +18,12 @@ from omnisky.bench.run import cells, run, score
 from omnisky.bench.stars import STARS
 
 TASK = dataclasses.replace(
-    STARS, name="stars/mini", dataset="gaia-apogee-mini", label_counts=(50, 100), seeds=(0,), goals={}
+    STARS,
+    name="stars/mini",
+    dataset="gaia-apogee-mini",
+    label_counts=(50, 100),
+    seeds=(0,),
+    goals={},
 )
 
 
@@ -150,10 +158,23 @@ def test_command_line_help_and_errors(capsys):
     assert "unknown method 'magic'" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_two_processes_make_the_same_cards(tmp_path):
+def test_several_workers_make_the_same_cards(tmp_path, monkeypatch):
+    """Threads stand in for the processes, whose start alone takes ten seconds each."""
     groups = cells(TASK, ["ridge"], ["photometry"])
     alone = run(TASK, groups, tmp_path / "one", progress=False)
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, jobs, mp_context):
+            assert mp_context.get_start_method() == "spawn"
+            assert os.environ["OMP_NUM_THREADS"] == "1"
+            super().__init__(jobs)
+
+        def submit(self, function, *arguments):
+            return super().submit(*pickle.loads(pickle.dumps((function, *arguments))))
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr(bench_run, "ProcessPoolExecutor", Pool)
     both = run(TASK, groups, tmp_path / "two", jobs=2, progress=False)
+    assert os.environ["OMP_NUM_THREADS"] == "7"
     for a, b in zip(alone, both, strict=True):
         assert json.loads(a.read_text())["metrics"] == json.loads(b.read_text())["metrics"]

@@ -66,6 +66,7 @@ BAD = [
     ("predict t.csv --model broken --out p.csv", "JSON"),
     ("predict t.csv --model model --out p.csv --coverage 1.5", 'Invalid value "1.5"'),
     ("generate t.csv --target gaia_q --out g.fits", "unknown modality 'gaia_q'"),
+    ("generate t.csv --target gaia_xp --out g.csv", "CSV cannot hold gaia_xp"),
     ("generate t.csv --target gaia_xp --out g.fits --samples 1", 'Invalid value "1"'),
     ("generate t.csv --target gaia_xp --out g.fits --base giga", "no model giga"),
     ("pretrain nowhere.toml", "no recipe nowhere.toml"),

@@ -105,9 +105,7 @@ def test_fits_of_others_shows_the_unit(stars, tmp_path):
     assert "dex" in fits.getheader(path, 1)["TUNIT*"].values()
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20),
     texts=st.data(),

@@ -1,0 +1,87 @@
+"""Masking: budgets, disjointness, and what is drawn how often."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omnisky.model.masking import MaskingConfig, sample_masks
+
+# Three scalars and one modality of twelve tokens.
+SLOTS = torch.tensor([0, 1, 2, *[3] * 12])
+
+
+def draw(present, config, seed=0, hidden=()):
+    generator = torch.Generator().manual_seed(seed)
+    return sample_masks(present, SLOTS, config, generator, hidden)
+
+
+def as_table(selection, n_slots=len(SLOTS)):
+    table = torch.zeros(len(selection.slots), n_slots, dtype=torch.bool)
+    rows, columns = selection.mask.nonzero().T
+    table[rows, selection.slots[rows, columns]] = True
+    return table
+
+
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 15),
+    st.integers(1, 15),
+    st.floats(0, 1),
+    st.floats(0.2, 1),
+)
+def test_budgets_presence_and_disjointness(seed, inputs, outputs, whole, density):
+    config = MaskingConfig(input_budget=inputs, output_budget=outputs, whole=whole)
+    present = torch.rand(32, 15, generator=torch.Generator().manual_seed(seed)) < density
+    present |= torch.arange(15) < 2  # at least two tokens
+    visible, asked = (as_table(s) for s in draw(present, config, seed))
+    assert visible.sum(1).max() <= inputs
+    assert asked.sum(1).max() <= outputs
+    assert not (visible & asked).any()
+    assert not ((visible | asked) & ~present).any()
+    assert (visible.sum(1) >= 1).all()
+    assert (asked.sum(1) >= 1).all()
+
+
+def test_the_same_seed_gives_the_same_masks():
+    config = MaskingConfig(input_budget=8, output_budget=4)
+    present = torch.ones(16, 15, dtype=torch.bool)
+    (a, b), (c, d) = draw(present, config, 5), draw(present, config, 5)
+    assert torch.equal(a.slots, c.slots)
+    assert torch.equal(b.slots, d.slots)
+    assert not torch.equal(as_table(a), as_table(draw(present, config, 6)[0]))
+
+
+def test_hidden_modalities_are_only_ever_targets():
+    config = MaskingConfig(input_budget=15, output_budget=15)
+    present = torch.ones(200, 15, dtype=torch.bool)
+    visible, asked = (as_table(s) for s in draw(present, config, hidden=(1,)))
+    assert not visible[:, 1].any()
+    assert asked[:, 1].all()
+
+
+def test_whole_mode_shows_modalities_whole():
+    config = MaskingConfig(input_budget=15, output_budget=15, whole=1.0)
+    visible = as_table(draw(torch.ones(300, 15, dtype=torch.bool), config)[0])[:, 3:]
+    shown = visible.sum(1)
+    # Objects that would show everything give one token back.
+    assert ((shown == 0) | (shown >= 11)).all()
+    assert (shown == 0).any()
+    assert (shown == 12).any()
+
+
+def test_long_modalities_do_not_crowd_out_scalars():
+    config = MaskingConfig(input_budget=6, output_budget=4, whole=0.0)
+    _, asked = draw(torch.ones(3000, 15, dtype=torch.bool), config)
+    share = as_table(asked)[:, 0].float().mean()
+    assert share > 0.3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"input_budget": 0}, {"whole": 1.5}, {"alpha": 0.0}, {"output_budget": -1}]
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match="masking needs|must be positive"):
+        dataclasses.replace(MaskingConfig(input_budget=2, output_budget=2), **wrong)

@@ -1,0 +1,74 @@
+"""Folders of safetensors and JSON: whole or not at all, nothing executable."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from omnisky.storage import CheckpointError, read_folder, write_folder
+
+TENSORS = {"a": torch.arange(6).reshape(2, 3), "b": torch.ones(())}
+
+
+def test_round_trip(tmp_path):
+    folder = write_folder(tmp_path / "x", "thing", {"size": 3}, TENSORS)
+    config, tensors = read_folder(folder, "thing")
+    assert config == {"size": 3}
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
+
+
+def test_an_existing_folder_is_kept_unless_told(tmp_path):
+    folder = write_folder(tmp_path / "x", "thing", {"n": 1}, TENSORS)
+    with pytest.raises(FileExistsError, match="exists; choose another name"):
+        write_folder(folder, "thing", {"n": 2}, TENSORS)
+    assert read_folder(folder, "thing")[0] == {"n": 1}
+    write_folder(folder, "thing", {"n": 2}, TENSORS, overwrite=True)
+    assert read_folder(folder, "thing")[0] == {"n": 2}
+
+
+def test_a_full_disk_changes_nothing(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "x", "thing", {"n": 1}, TENSORS)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"could not write .* Nothing was changed; free some space"):
+        write_folder(folder, "thing", {"n": 2}, TENSORS, overwrite=True)
+    assert read_folder(folder, "thing")[0] == {"n": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
+
+
+def test_another_version_or_kind_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "x", "thing", {}, TENSORS)
+    with pytest.raises(CheckpointError, match="holds a 'thing'; expected a 'model'"):
+        read_folder(folder, "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "omnisky_format": 99}))
+    with pytest.raises(CheckpointError, match="format version 99; this omnisky reads version 1"):
+        read_folder(folder, "thing")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", pickle.dumps({"a": 1})])
+def test_damaged_or_pickled_weights_are_refused(tmp_path, content):
+    folder = write_folder(tmp_path / "x", "thing", {}, TENSORS)
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="Pickled files are never loaded"):
+        read_folder(folder, "thing")
+
+
+def test_a_folder_with_a_pickle_only_says_so(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.pt").write_bytes(pickle.dumps(1))
+    with pytest.raises(FileNotFoundError, match=r"model\.pt may be pickled and is never loaded"):
+        read_folder(tmp_path, "thing")
+
+
+def test_a_broken_configuration_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "x", "thing", {}, TENSORS)
+    (folder / "config.json").write_text("[1")
+    with pytest.raises(CheckpointError, match="not a JSON object"):
+        read_folder(folder, "thing")

@@ -1,0 +1,117 @@
+"""Pretraining and codec recipes: they parse, they run, they learn, they stay the same."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from omnisky.codecs import load_codec
+from omnisky.model import Model
+from omnisky.model.masking import MaskingConfig
+from omnisky.modalities import Observations
+from omnisky.train import read_recipe
+from omnisky.train.codec import CodecRecipe, train_codec
+from omnisky.train.pretraining import PretrainingObjective, PretrainingRecipe, pretrain
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+MASKING = MaskingConfig(input_budget=20, output_budget=10)
+
+
+@pytest.fixture(scope="module")
+def codecs(star_tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("codecs")
+    star_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(star_tokenizer, mini):
+    return star_tokenizer.encode(Observations({**mini.observations, **mini.labels}))
+
+
+def objective_of(star_tokenizer, tokens):
+    torch.manual_seed(0)
+    model = Model.from_preset("tiny", star_tokenizer)
+    return PretrainingObjective(model.network, tokens, tokens[:50], MASKING, {"gaia_xp": 0.5})
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("pretrain/*.toml")), ids=lambda p: p.stem)
+def test_every_pretraining_recipe_runs_two_steps(path, codecs, tmp_path):
+    assert read_recipe(path, PretrainingRecipe).train.steps > 100
+    settings = ["dataset=gaia-apogee-mini", f"codecs={codecs}", "preset=tiny", "start_from=",
+                "train.steps=2", "train.batch_size=8"]  # fmt: skip
+    model = pretrain(path, settings, tmp_path / "run")
+    again = Model.from_pretrained(tmp_path / "run" / "model")
+    assert model.network.names == again.network.names
+    assert (tmp_path / "run" / "recipe.json").is_file()
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("codecs/*.toml")), ids=lambda p: p.stem)
+def test_every_codec_recipe_runs_two_steps(path, tmp_path):
+    plan = read_recipe(path, CodecRecipe)
+    settings = ["dataset=gaia-apogee-mini"]
+    if plan.spectrum is not None:
+        settings += ["train.steps=2", "train.batch_size=8", "spectrum.bins=64", "spectrum.width=16"]
+    else:
+        settings += ["scalars.bins=16"]
+    written = train_codec(path, settings, tmp_path / "codecs")
+    for name, folder in written.items():
+        assert load_codec(folder).modality == name
+    with pytest.raises(FileExistsError, match="choose another --out"):
+        train_codec(path, settings, tmp_path / "codecs")
+
+
+def test_the_loss_of_twenty_steps_is_golden(star_tokenizer, tokens):
+    # Any change of model, masking, codecs or data that moves this number must be meant.
+    objective = objective_of(star_tokenizer, tokens)
+    optimizer = torch.optim.AdamW(objective.module.parameters(), 1e-2)
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for step in range(20):
+        indices = torch.arange(step * 16, step * 16 + 64) % len(tokens)
+        loss, _ = objective.loss(objective.module, indices, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert losses[0] == pytest.approx(GOLDEN[0], rel=1e-3)
+    assert losses[-1] == pytest.approx(GOLDEN[1], rel=2e-2)
+
+
+GOLDEN = (0.0, 0.0)
+
+
+def test_the_loss_is_a_mean_over_objects(star_tokenizer, tokens):
+    # Splitting a batch over processes must not change it: every object counts the same.
+    objective = objective_of(star_tokenizer, tokens)
+    hide_all = MaskingConfig(input_budget=1, output_budget=100, whole=0.0)
+    objective.masking = hide_all
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        loss, metrics = objective.loss(objective.module, torch.arange(64), generator)
+    # Untrained, every token costs about the log of its vocabulary.
+    assert metrics["entropy/gaia_g"] == pytest.approx(3.47, abs=0.3)
+    assert 30 < float(loss) < 100
+
+
+def test_evaluation_names_every_modality(star_tokenizer, tokens):
+    found = objective_of(star_tokenizer, tokens).evaluate()
+    assert len(found) == 13
+    assert all(value > 0 for value in found.values())
+
+
+def test_fingerprints_tell_data_and_settings_apart(star_tokenizer, tokens):
+    network = objective_of(star_tokenizer, tokens).transformer
+    a = PretrainingObjective(network, tokens, tokens, MASKING).fingerprint
+    b = PretrainingObjective(network, tokens[:-1], tokens, MASKING).fingerprint
+    c = PretrainingObjective(network, tokens, tokens, MASKING, {"gaia_g": 2.0}).fingerprint
+    assert len({a, b, c}) == 3
+    assert a == PretrainingObjective(network, tokens, tokens, MASKING).fingerprint
+
+
+def test_a_missing_codec_is_named(codecs, tmp_path):
+    recipe = RECIPES / "pretrain" / "nano-unlabelled.toml"
+    settings = [f"codecs={codecs}", 'modalities=["gaia_g", "desi_z"]']
+    with pytest.raises(ValueError, match="has no codec of desi_z"):
+        pretrain(recipe, settings, tmp_path / "run")
