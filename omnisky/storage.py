@@ -111,9 +111,7 @@ def _swap(work: Path, folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def read_folder(
-    folder: str | os.PathLike, kind: str
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_folder(folder: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read an artefact's configuration and tensors.
 
     Parameters
@@ -136,7 +134,9 @@ def read_folder(
     folder = Path(folder)
     for name in (_CONFIG, _WEIGHTS):
         if not (folder / name).is_file():
-            pickled = [p.name for p in folder.glob("*") if p.suffix in {".pt", ".pth", ".bin", ".pkl"}]
+            pickled = [
+                p.name for p in folder.glob("*") if p.suffix in {".pt", ".pth", ".bin", ".pkl"}
+            ]
             hint = f"; {', '.join(pickled)} may be pickled and is never loaded" if pickled else ""
             raise FileNotFoundError(
                 f"{folder} has no {name}; expected a folder with {_CONFIG} and {_WEIGHTS}{hint}"

@@ -4,7 +4,8 @@
 
 Every speed is the median over repeats, after one unmeasured run. Embedding is also given as the
 fraction of the machine's own matrix-multiplication speed, measured in the same run with the same
-threads; only multiplications of the encoder's linear layers and attention are counted.
+threads. Only multiplications of linear layers are counted on a CPU (torch does not count those of
+its CPU attention), on a GPU those of attention as well.
 """
 
 from __future__ import annotations

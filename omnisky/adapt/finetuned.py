@@ -32,6 +32,7 @@ from omnisky.adapt.labels import Labels, TargetScale, read_classes, read_numbers
 from omnisky.adapt.metrics import r2
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations
+from omnisky.model import Model
 
 __all__ = ["FineTunedModel"]
 
@@ -97,7 +98,7 @@ class FineTunedModel(BaseEstimator):
 
     def __init__(
         self,
-        base="nano",
+        base: str | PathLike | Model = "nano",
         adaptation="attentive",
         task="regression",
         *,

@@ -27,7 +27,7 @@ class MLPBaseline(NetworkBaseline):
     def candidates(self, n_labels: int) -> list[Settings]:
         """Return the settings tried for this many labelled objects."""
         if n_labels < 1000:
-            return [Settings(), Settings(pixel_gain=1.0, steps=1600), Settings(dropout=0.0)]
+            return [Settings(), Settings(steps=1600), Settings(dropout=0.0)]
         steps = 2500 if n_labels < 3000 else 4000 if n_labels < 10_000 else 6000
         return [
             Settings(pixel_gain=1.0, dropout=dropout, steps=steps, batch_size=128)

@@ -39,7 +39,9 @@ def predictions(
         axes.plot([low, high], [low, high], color=_GREY, lw=0.8)
         axes.plot(true, found, ".", ms=2, alpha=0.25, color=_BLUE, rasterized=True)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        axes.set_title(f"{_NAMES[targets[i]]}: scatter {robust_scatter(found - true):.3g} {units[i]}")
+        axes.set_title(
+            f"{_NAMES[targets[i]]}: scatter {robust_scatter(found - true):.3g} {units[i]}"
+        )
         axes.set_xlabel(f"APOGEE / {units[i]}")
         axes.locator_params(nbins=5)
     figure.axes[0].set_ylabel("predicted from XP + photometry")
@@ -54,8 +56,9 @@ def generated_spectra(path: Path, stars: Dataset, samples: SpectrumSamples) -> N
     for i, axes in enumerate(figure.subplots(2, 2, sharex=True).flat):
         scale = np.median(measured.flux[i])
         low, middle, high = np.quantile(samples.samples[:, i] / scale, [0.05, 0.5, 0.95], axis=0)
-        axes.fill_between(samples.wavelength, low, high, color=_ORANGE, alpha=0.35, lw=0,
-                          label="sampled, 90 %")
+        axes.fill_between(
+            samples.wavelength, low, high, color=_ORANGE, alpha=0.35, lw=0, label="sampled, 90 %"
+        )
         axes.plot(samples.wavelength, middle, color=_ORANGE, lw=1, label="sampled, median")
         axes.plot(samples.wavelength, measured.flux[i] / scale, color=_BLUE, lw=1, label="measured")
         axes.set_title(f"test star, APOGEE $T_\\mathrm{{eff}}$ = {teff[i]:.0f} K")
@@ -94,8 +97,16 @@ def photometry(path: Path, stars: Dataset, found: Mapping[str, ScalarPosterior])
     for axes, (name, posterior) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
         measured = stars.observations[name]
         true, mean = measured.value[measured.mask], posterior.mean[measured.mask]
-        axes.errorbar(true, mean - true, posterior.std[measured.mask], fmt=".", ms=3, lw=0.4,
-                      color=_BLUE, alpha=0.5)
+        axes.errorbar(
+            true,
+            mean - true,
+            posterior.std[measured.mask],
+            fmt=".",
+            ms=3,
+            lw=0.4,
+            color=_BLUE,
+            alpha=0.5,
+        )
         axes.axhline(0, color=_GREY, lw=0.8)
         limit = 6 * robust_scatter(mean - true)
         axes.set_ylim(-limit, limit)

@@ -104,7 +104,7 @@ def _run(stage: Any, out: Path, key: dict[str, Any], base: str) -> dict[str, Any
 
 def _parts(stars: Dataset, labels: int) -> dict[str, Dataset]:
     train = stars["train"]
-    known = np.isfinite(train.targets(*TARGETS)).any(axis=1).nonzero()[0]
+    known = np.flatnonzero(np.isfinite(train.targets(*TARGETS)).any(axis=1))
     chosen = np.random.default_rng(0).permutation(known)[:labels]
     return {"train": train[chosen], "calibration": stars["calibration"], "test": stars["test"]}
 
@@ -171,7 +171,7 @@ def _generate_scalars(out: Path, model: Model, tokens: Tokens, test: Dataset) ->
 
 def _cool_to_hot(test: Dataset, count: int) -> np.ndarray:
     """Return test stars with known labels, spread evenly in temperature."""
-    known = np.isfinite(test.targets(*TARGETS)).all(axis=1).nonzero()[0]
+    known = np.flatnonzero(np.isfinite(test.targets(*TARGETS)).all(axis=1))
     order = known[test.targets("apogee_teff")[known, 0].argsort()]
     return order[(np.linspace(0.05, 0.95, count) * (len(order) - 1)).astype(int)]
 

@@ -1,4 +1,4 @@
-"""Finite scalar quantisation: each latent dimension is rounded to a few levels, no codebook learned.
+"""Finite scalar quantisation: each latent dimension is rounded to a few levels.
 
 Source: Mentzer et al. 2023, arXiv:2309.15505, equations 1-3 and appendix A.1; the first dimension
 runs fastest in the index, as in the released AION-1 codecs.
@@ -29,6 +29,12 @@ class FSQ(nn.Module):
     ValueError
         If a level is below 2 or the product does not fit an int32 index.
     """
+
+    _level: Tensor
+    _basis: Tensor
+    _half: Tensor
+    _offset: Tensor
+    _shift: Tensor
 
     def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()

@@ -88,8 +88,6 @@ class ScalarCodec(Codec):
 
 def _values_of(measurement: Measurement, modality: str) -> tuple[Tensor, Tensor]:
     if not isinstance(measurement, Scalar):
-        raise TypeError(
-            f"modality {modality!r} is a scalar; found a {type(measurement).__name__}"
-        )
+        raise TypeError(f"modality {modality!r} is a scalar; found a {type(measurement).__name__}")
     mask = torch.from_numpy(np.ascontiguousarray(measurement.mask))[:, None]
     return torch.from_numpy(np.ascontiguousarray(measurement.value))[:, None], mask

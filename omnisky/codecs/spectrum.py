@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from omnisky.codecs.codec import Codec, TokenGroup
 from omnisky.codecs.convolution import ResidualAutoencoder
@@ -141,7 +141,10 @@ class SpectrumCodec(Codec):
         size = z.square().mean(1, keepdim=True).sqrt()
         z_tame = z * (3 * size.median() / size).clamp(max=1)
         _, vectors = torch.linalg.eigh((z_tame.T @ z_tame).double())
-        self.basis.copy_(vectors.flip(1)[:, : self.config.n_amplitudes].T)
+        directions = vectors.flip(1)[:, : self.config.n_amplitudes].T
+        # The sign of an eigenvector is arbitrary; make the largest element positive everywhere.
+        largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+        self.basis.copy_(directions * largest.sign())
         amplitudes = z @ self.basis.T
         self.amplitude_bins.fit(amplitudes.numpy())
         quantised = self.amplitude_bins.decode(self.amplitude_bins.encode(amplitudes)).float()
@@ -200,9 +203,7 @@ class SpectrumCodec(Codec):
         """Return flux in units of the normalisation from amplitudes' part and decoded residual."""
         return self._expand(smooth + residual * self.scale, torch.ones(()))
 
-    def loss(
-        self, batch: dict[str, Tensor]
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, " object"]]:
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Float[Tensor, ""], Float[Tensor, " object"]]:
         """Return the training loss and the reconstruction χ² per pixel of each object.
 
         χ² per pixel is the mean over good pixels of ((flux - reconstruction) / error)². The loss is

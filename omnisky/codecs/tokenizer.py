@@ -64,7 +64,8 @@ class Tokenizer:
         unknown = [name for name in observations if name not in self.codecs]
         if unknown:
             raise UnknownModalityError(
-                f"no codec for {', '.join(unknown)}; this tokenizer knows {', '.join(self.codecs)}. "
+                f"no codec for {', '.join(unknown)}; this tokenizer knows "
+                f"{', '.join(self.codecs)}. "
                 "Leave them out with observations.drop(...), or train a codec for them"
             )
         if len(observations) == 0:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias, overload
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from omnisky.modalities import UnknownModalityError
 
 __all__ = ["Tokens"]
+
+Index: TypeAlias = int | slice | Sequence[int] | np.ndarray | Tensor
 
 
 class Tokens(Mapping[str, Tensor]):
@@ -63,7 +66,13 @@ class Tokens(Mapping[str, Tensor]):
     def __contains__(self, key: object) -> bool:
         return key in self._ids
 
-    def __getitem__(self, key):
+    @overload
+    def __getitem__(self, key: str) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, key: Index) -> Tokens: ...
+
+    def __getitem__(self, key: str | Index) -> Tensor | Tokens:
         if isinstance(key, str):
             if key not in self._ids:
                 raise UnknownModalityError(
@@ -79,7 +88,8 @@ class Tokens(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         parts = ", ".join(
-            f"{name} {t.shape[1]}×{int(self.mask[name].any(1).sum())}" for name, t in self._ids.items()
+            f"{name} {t.shape[1]}×{int(self.mask[name].any(1).sum())}"
+            for name, t in self._ids.items()
         )
         return f"Tokens({len(self)} objects; tokens×present: {parts})"
 

@@ -41,7 +41,9 @@ class SelfAttention(nn.Module):
         self.k_norm = norm(dim // num_heads) if qk_norm else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B #N N"] | None
+        self,
+        x: Float[Tensor, "B N D"],
+        mask: Bool[Tensor, "B _ N"] | None,
     ) -> Float[Tensor, "B N D"]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
@@ -63,7 +65,7 @@ class CrossAttention(nn.Module):
         self,
         x: Float[Tensor, "B M D"],
         context: Float[Tensor, "B N D"],
-        mask: Bool[Tensor, "B #M N"] | None,
+        mask: Bool[Tensor, "B _ N"] | None,
     ) -> Float[Tensor, "B M D"]:
         q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -95,7 +97,9 @@ class EncoderBlock(nn.Module):
         self.mlp = GatedMLP(dim, mlp_ratio)
 
     def forward(
-        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B #N N"] | None
+        self,
+        x: Float[Tensor, "B N D"],
+        mask: Bool[Tensor, "B _ N"] | None,
     ) -> Float[Tensor, "B N D"]:
         x = x + self.attn(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
@@ -118,8 +122,8 @@ class DecoderBlock(nn.Module):
         self,
         x: Float[Tensor, "B M D"],
         context: Float[Tensor, "B N D"],
-        self_mask: Bool[Tensor, "B #M M"],
-        context_mask: Bool[Tensor, "B #M N"],
+        self_mask: Bool[Tensor, "B _ M"],
+        context_mask: Bool[Tensor, "B _ N"],
     ) -> Float[Tensor, "B M D"]:
         x = x + self.self_attn(self.norm1(x), self_mask)
         x = x + self.cross_attn(self.query_norm(x), self.context_norm(context), context_mask)

@@ -130,7 +130,7 @@ def _size(dim: int, encoder_depth: int, decoder_depth: int, num_heads: int) -> d
 
 
 # The aion sizes are those of the released AION-1 checkpoints (head width 64).
-PRESETS: dict[str, dict[str, int]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": _size(32, 2, 1, 2),
     "nano": _size(96, 5, 2, 3),
     "small": _size(384, 8, 6, 6),

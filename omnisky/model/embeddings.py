@@ -147,8 +147,17 @@ class ModalityLogits(nn.Module):
         return found
 
 
-def set_values(module: ModalityEmbedding | ModalityLogits, values: Tensor) -> None:
-    """Tell the ordinal groups what their ids mean, values of shape (ordinal token, id)."""
+def set_values(module: nn.Module, values: Tensor) -> None:
+    """Tell the ordinal groups of a `ModalityEmbedding` or `ModalityLogits` what their ids mean.
+
+    Parameters
+    ----------
+    module : ModalityEmbedding or ModalityLogits
+        Whose groups to tell.
+    values : Tensor, shape (ordinal token, id)
+        Meaning of each id, in the modality's unit.
+    """
+    assert isinstance(module, (ModalityEmbedding, ModalityLogits))
     for group in module.groups:
         assert isinstance(group, _Group)
         if group.group.kind == "ordinal":

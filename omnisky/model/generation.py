@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from omnisky.codecs.tokens import Tokens
-from omnisky.model.transformer import Selection, Transformer
 from omnisky.modalities import Scalar, Spectrum, UnknownModalityError
+from omnisky.model.transformer import Selection, Transformer
 
 if TYPE_CHECKING:
     from omnisky.model.model import Model
@@ -94,7 +94,7 @@ class SpectrumSamples:
         return self.samples.std(axis=0)
 
 
-class Generation(Mapping[str, "ScalarPosterior | SpectrumSamples"]):
+class Generation(Mapping[str, Any]):
     """Hold what was generated, by target modality, and the sampled tokens.
 
     Parameters
@@ -111,7 +111,8 @@ class Generation(Mapping[str, "ScalarPosterior | SpectrumSamples"]):
         self._results = dict(results)
         self.tokens = tokens
 
-    def __getitem__(self, name: str) -> ScalarPosterior | SpectrumSamples:
+    # Any, since the caller knows whether it asked for a scalar or a spectrum.
+    def __getitem__(self, name: str) -> Any:
         return self._results[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -217,8 +218,9 @@ def _sample_modality(
             chance, position = _probabilities(network, ids[part], known[part], chunk, draws)
             for p, column in zip(chance, position, strict=True):
                 repeated = p.repeat(share, 1)
-                wanted = torch.cat([torch.arange(part.start, part.stop) + s * rows
-                                    for s in range(share)])
+                wanted = torch.cat(
+                    [torch.arange(part.start, part.stop) + s * rows for s in range(share)]
+                )
                 ids[wanted, column] = draws.draw(repeated)
             if len(slots) == 1:
                 chances = chance[0] if chances is None else torch.cat([chances, chance[0]])
@@ -232,7 +234,9 @@ def _probabilities(
     """Return probabilities (object, id) for each slot of the chunk, and the slots' numbers."""
     slots = known.any(0).nonzero()[:, 0]
     visible = Selection(slots.expand(len(ids), -1), known[:, slots])
-    asked = Selection(chunk.expand(len(ids), -1), torch.ones(len(ids), len(chunk), dtype=torch.bool))
+    asked = Selection(
+        chunk.expand(len(ids), -1), torch.ones(len(ids), len(chunk), dtype=torch.bool)
+    )
     chances, positions = [], []
     for _, rows, logits in network.predict(
         network.decode_slots(network.encode_slots(ids, visible), asked), asked
@@ -273,7 +277,8 @@ def _result(
     if isinstance(measured, Spectrum):
         samples = measured.flux.reshape(n_samples, n_objects, -1)
         return SpectrumSamples(samples, measured.wavelength)
-    assert isinstance(measured, Scalar) and chances is not None
+    assert isinstance(measured, Scalar)
+    assert chances is not None
     # Conditioned on other samples, the posterior is the mean over the joint samples.
     probabilities = chances.reshape(-1, n_objects, chances.shape[1]).double().mean(0)
     values = codec.values()
@@ -308,8 +313,8 @@ def _check(
         )
     if n_samples < 1 or steps < 1 or temperature < 0:
         raise ValueError(
-            f"n_samples and steps must be at least 1 and temperature at least 0; found {n_samples}, "
-            f"{steps}, {temperature}"
+            "n_samples and steps must be at least 1 and temperature at least 0; found "
+            f"{n_samples}, {steps}, {temperature}"
         )
     empty = ~torch.stack([m.any(1) for m in given.mask.values()]).any(0)
     if empty.any():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -145,7 +146,6 @@ def _choose_targets(
     random = _uniform(available.shape, generator)
     first = _pick_modality(available, member, generator).float() @ member.float() > 0
     shape = (len(available), len(member))
-    # Beta(a, 1) by inversion is U^(1/a); the general case is a ratio of Gamma variables.
     fraction = _beta(config.alpha, config.beta, shape, generator)
     count = available.float() @ member.float().T
     quota = (fraction * count).ceil() @ member.float()
@@ -157,9 +157,10 @@ def _choose_targets(
 
 def _beta(a: float, b: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draw from Beta(a, b)."""
-    x = torch._standard_gamma(torch.full(shape, a), generator=generator)
-    y = torch._standard_gamma(torch.full(shape, b), generator=generator)
-    return x / (x + y).clamp(min=1e-30)
+    # torch.distributions takes no generator; NumPy does, seeded from ours.
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    draws = np.random.default_rng(seed).beta(a, b, size=shape)
+    return torch.from_numpy(draws).float()
 
 
 def _select(chosen: Bool[Tensor, "B S"]) -> Selection:

@@ -16,10 +16,10 @@ from torch import Tensor
 from omnisky.codecs.codec import Codec
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
+from omnisky.modalities import Observations
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import set_values
 from omnisky.model.transformer import Transformer
-from omnisky.modalities import Observations
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
 if TYPE_CHECKING:
@@ -238,9 +238,7 @@ class Model:
         from omnisky.model.generation import generate
 
         targets = [target] if isinstance(target, str) else list(target)
-        return generate(
-            self, self.as_tokens(given), targets, n_samples, temperature, seed, steps
-        )
+        return generate(self, self.as_tokens(given), targets, n_samples, temperature, seed, steps)
 
 
 def _full(tensor: Tensor) -> Tensor:

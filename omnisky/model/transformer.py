@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from omnisky.codecs.tokens import Tokens
+from omnisky.modalities import UnknownModalityError
 from omnisky.model.blocks import DecoderBlock, EncoderBlock, initialise, norm
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import ModalityEmbedding, ModalityLogits
-from omnisky.modalities import UnknownModalityError
 
 __all__ = ["Encoded", "Selection", "Transformer"]
 
@@ -89,7 +89,9 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if not config.modalities:
-            raise ValueError("a transformer needs at least one modality; the configuration has none")
+            raise ValueError(
+                "a transformer needs at least one modality; the configuration has none"
+            )
         self.config = config
         dim = config.dim
         block = (dim, config.num_heads, config.mlp_ratio, config.qk_norm)
@@ -232,7 +234,9 @@ class Transformer(nn.Module):
         """
         ids, mask = self.lay_out(tokens)
         given = [i for i, name in enumerate(self.names) if name in tokens]
-        slots = torch.isin(self.slot_modality, torch.tensor(given, device=ids.device)).nonzero()[:, 0]
+        slots = torch.isin(self.slot_modality, torch.tensor(given, device=ids.device)).nonzero()[
+            :, 0
+        ]
         visible = Selection(slots.expand(len(ids), -1), mask[:, slots])
         encoded = self.encode_slots(ids, visible)
         return encoded.tokens * visible.mask[..., None], visible.mask
@@ -261,4 +265,3 @@ def _check_vocabulary(ids: Tensor, modality) -> None:
                 f"must be below {group.vocab_size}; found {int(part.max())}"
             )
         first += group.n_tokens
-

@@ -178,7 +178,8 @@ def train_codec(
         name = plan.spectrum.modality
         spectra = data["train"].observations[name]
         held_out = data["calibration"].observations[name]
-        assert isinstance(spectra, Spectrum) and isinstance(held_out, Spectrum)
+        assert isinstance(spectra, Spectrum)
+        assert isinstance(held_out, Spectrum)
         codec = SpectrumCodec(plan.spectrum)
         codec.fit_basis(spectra)
         run = folder / f"{name}-run"

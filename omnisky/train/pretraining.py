@@ -180,8 +180,13 @@ def pretrain(
     else:
         model = Model.from_preset(plan.preset, tokenizer)
     data = datasets.load(plan.dataset)
-    parts = [tokenizer.encode(_all_of(data[s], plan.modalities)) for s in ("train", "calibration")]
-    objective = PretrainingObjective(model.network, *parts, plan.masking, plan.token_weights)
+    training, held_out = (
+        tokenizer.encode(_all_of(data[split], plan.modalities))
+        for split in ("train", "calibration")
+    )
+    objective = PretrainingObjective(
+        model.network, training, held_out, plan.masking, plan.token_weights
+    )
     write_json(plan, folder / "recipe.json")
     train(objective, plan.train, folder)
     model.network.eval()

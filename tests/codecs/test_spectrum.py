@@ -91,9 +91,9 @@ def test_another_grid_is_refused(codec, mini):
     shifted = Spectrum(spectra.flux, spectra.ivar, spectra.mask, spectra.wavelength + 1)
     with pytest.raises(ValueError, match=r"336 … 1020 nm in 343 pixels; found 337"):
         codec.encode(shifted)
+    short = Spectrum(spectra.flux[:, :100], wavelength=spectra.wavelength[:100])
     with pytest.raises(ValueError, match="found 336 … 534 nm in 100 pixels"):
-        short = slice(0, 100)
-        codec.encode(Spectrum(spectra.flux[:, short], wavelength=spectra.wavelength[short]))
+        codec.encode(short)
 
 
 def test_a_scalar_is_refused(codec):

@@ -77,7 +77,8 @@ def test_bad_requests_are_refused(star_model, photometry):
         star_model.generate(photometry, "gaia_g")
     with pytest.raises(ValueError, match="n_samples and steps"):
         star_model.generate(photometry, "apogee_teff", n_samples=0)
-    nothing = Tokens({"gaia_g": torch.zeros(2, 1, dtype=torch.long)},
-                     {"gaia_g": torch.tensor([[True], [False]])})
-    with pytest.raises(ValueError, match="1 objects have no token .* the first is object 1"):
+    nothing = Tokens(
+        {"gaia_g": torch.zeros(2, 1, dtype=torch.long)}, {"gaia_g": torch.tensor([[True], [False]])}
+    )
+    with pytest.raises(ValueError, match=r"1 objects have no token .* the first is object 1"):
         star_model.generate(nothing, "apogee_teff")

@@ -45,9 +45,7 @@ def test_extending_keeps_what_was_learned(star_tokenizer, mini):
     small = Model.from_preset("tiny", Tokenizer({n: star_tokenizer.codecs[n] for n in known}))
     large = small.extended(star_tokenizer)
     given = mini.observations.select(*known)[:10]
-    np.testing.assert_allclose(
-        large.embed(given).vectors, small.embed(given).vectors, atol=1e-5
-    )
+    np.testing.assert_allclose(large.embed(given).vectors, small.embed(given).vectors, atol=1e-5)
     ids = {m.name: m.id for m in large.config.modalities}
     assert {m.name: m.id for m in small.config.modalities}.items() <= ids.items()
     assert sorted(ids.values()) == list(range(13))

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from omnisky.codecs import TokenGroup, Tokens
+from omnisky.modalities import UnknownModalityError
 from omnisky.model import ModelConfig
 from omnisky.model.config import ModalityTokens
 from omnisky.model.transformer import Selection, Transformer
-from omnisky.modalities import UnknownModalityError
 
 ALL = 13
 
@@ -35,7 +35,9 @@ def test_full_sizes_are_a_preset_away(preset, encoder, decoder):
     )
     with torch.device("meta"):
         network = Transformer(ModelConfig.preset(preset, [one]))
-    count = {n: sum(p.numel() for p in getattr(network, n).parameters()) for n in ("encoder", "decoder")}
+    count = {
+        n: sum(p.numel() for p in getattr(network, n).parameters()) for n in ("encoder", "decoder")
+    }
     total = sum(p.numel() for p in network.parameters())
     nominal = {"aion-base": 2e8, "aion-large": 7e8, "aion-xlarge": 2.8e9}[preset]
     assert 0.9 * nominal < total < 1.15 * nominal

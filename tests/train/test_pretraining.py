@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from omnisky.codecs import load_codec
+from omnisky.modalities import Observations
 from omnisky.model import Model
 from omnisky.model.masking import MaskingConfig
-from omnisky.modalities import Observations
 from omnisky.train import read_recipe
 from omnisky.train.codec import CodecRecipe, train_codec
 from omnisky.train.pretraining import PretrainingObjective, PretrainingRecipe, pretrain
@@ -61,25 +61,22 @@ def test_every_codec_recipe_runs_two_steps(path, tmp_path):
         train_codec(path, settings, tmp_path / "codecs")
 
 
-def test_the_loss_of_twenty_steps_is_golden(star_tokenizer, tokens):
+def test_the_loss_of_forty_steps_is_golden(star_tokenizer, tokens):
     # Any change of model, masking, codecs or data that moves this number must be meant.
     objective = objective_of(star_tokenizer, tokens)
     optimizer = torch.optim.AdamW(objective.module.parameters(), 1e-2)
     generator = torch.Generator().manual_seed(0)
     losses = []
-    for step in range(20):
+    for step in range(40):
         indices = torch.arange(step * 16, step * 16 + 64) % len(tokens)
         loss, _ = objective.loss(objective.module, indices, generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0]
-    assert losses[0] == pytest.approx(GOLDEN[0], rel=1e-3)
-    assert losses[-1] == pytest.approx(GOLDEN[1], rel=2e-2)
-
-
-GOLDEN = (0.0, 0.0)
+    first, last = sum(losses[:10]) / 10, sum(losses[-10:]) / 10
+    assert last < first
+    assert (first, last) == pytest.approx((25.208, 24.832), rel=5e-3)
 
 
 def test_the_loss_is_a_mean_over_objects(star_tokenizer, tokens):
