@@ -141,7 +141,7 @@ def _predict(
         if not rows:
             everything = predicted
         scatter = [robust_scatter(p - t) for p, t in zip(predicted.T, truth.T, strict=True)]
-        inside = [coverage(low[:, i], high[:, i], truth[:, i]) for i in range(len(TARGETS))]
+        inside = [coverage(truth[:, i], low[:, i], high[:, i]) for i in range(len(TARGETS))]
         rows.append({"inputs": name, "scatter": scatter, "coverage": inside})
     return rows, everything
 

@@ -68,7 +68,7 @@ def test_calibration_serves_every_pattern(fitted, stars):
 def test_the_pretrained_model_is_not_changed(tiny, stars):
     before = {k: v.clone() for k, v in tiny.network.state_dict().items()}
     x, y = stars
-    model = FineTunedModel(tiny, "full", epochs=1).fit(x, y)
+    model = FineTunedModel(tiny, "full", epochs=6, learning_rate=1e-2).fit(x, y)
     after = tiny.network.state_dict()
     assert all((before[k] == after[k]).all() for k in before)
     tuned = model.units_[0].network.state_dict()

@@ -1,10 +1,8 @@
 """Help is quick, complete and loads nothing heavy."""
 
 import importlib
-import statistics
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -73,13 +71,3 @@ def test_start_is_light(argument):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.rpartition("LOADED")[2].split()).isdisjoint(HEAVY)
-
-
-def test_start_is_quick():
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "omnisky", "--help"], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    # 0.5 s is the promise on a quiet machine; tests share two cores with others.
-    assert statistics.median(seconds) < 1.0

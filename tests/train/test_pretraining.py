@@ -76,7 +76,7 @@ def test_the_loss_of_forty_steps_is_golden(star_tokenizer, tokens):
         losses.append(loss.item())
     first, last = sum(losses[:10]) / 10, sum(losses[-10:]) / 10
     assert last < first
-    assert (first, last) == pytest.approx((25.208, 24.832), rel=5e-3)
+    assert (first, last) == pytest.approx((25.231, 24.204), rel=5e-3)
 
 
 def test_the_loss_is_a_mean_over_objects(star_tokenizer, tokens):
