@@ -13,40 +13,61 @@ if TYPE_CHECKING:
     from omnisky.adapt import Embedder, FineTunedModel
     from omnisky.codecs import Tokenizer, Tokens
     from omnisky.data import datasets
+    from omnisky.data.match import match
+    from omnisky.data.sky import open_sky as open
     from omnisky.data.tables import read_table, write_table
     from omnisky.data.usertable import observations_from_table
-    from omnisky.modalities import Modality, Observations, Scalar, Spectrum
+    from omnisky.modalities import (
+        Coefficients,
+        Image,
+        Modality,
+        Observations,
+        Scalar,
+        SkyObjects,
+        Spectrum,
+    )
     from omnisky.model import Model
     from omnisky.model.model import tokenize
 
 __all__ = [
+    "Coefficients",
     "Embedder",
     "FineTunedModel",
+    "Image",
     "Modality",
     "Model",
     "Observations",
     "Scalar",
+    "SkyObjects",
     "Spectrum",
     "Tokenizer",
     "Tokens",
     "datasets",
+    "match",
     "observations_from_table",
+    "open",
     "read_table",
     "tokenize",
     "write_table",
 ]
 
+# Where a name lives, with the name there if it is another one.
 _HOME = {
+    "Coefficients": "omnisky.modalities",
     "Embedder": "omnisky.adapt",
     "FineTunedModel": "omnisky.adapt",
+    "Image": "omnisky.modalities",
     "Modality": "omnisky.modalities",
     "Model": "omnisky.model",
     "Observations": "omnisky.modalities",
     "Scalar": "omnisky.modalities",
+    "SkyObjects": "omnisky.modalities",
     "Spectrum": "omnisky.modalities",
     "Tokenizer": "omnisky.codecs",
     "Tokens": "omnisky.codecs",
+    "match": "omnisky.data.match",
     "observations_from_table": "omnisky.data.usertable",
+    "open": "omnisky.data.sky:open_sky",
     "read_table": "omnisky.data.tables",
     "tokenize": "omnisky.model.model",
     "write_table": "omnisky.data.tables",
@@ -62,7 +83,8 @@ def __getattr__(name: str) -> Any:
     if name == "datasets":
         return import_module("omnisky.data.datasets")
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        home, _, other = _HOME[name].partition(":")
+        return getattr(import_module(home), other or name)
     raise AttributeError(f"module 'omnisky' has no attribute {name!r}")
 
 

@@ -78,3 +78,102 @@ def star_model(star_tokenizer):
     model = Model.from_preset("tiny", star_tokenizer)
     model.network.eval()
     return model
+
+
+@pytest.fixture(scope="session")
+def write_survey_files():
+    """Return the function that writes a small sky as surveys deliver theirs."""
+    return _write_survey_files
+
+
+def _write_survey_files(folder: Path, count: int = 8) -> None:
+    """Write a tractor table, its brick, an SDSS and a DESI coadd of the first objects of it.
+
+    All but the last object of the table are galaxies; that one is a star. Spectra are 0.2 arcsec
+    off, and the first six objects have them.
+    """
+    import numpy as np
+    from astropy.io import fits
+    from astropy.table import Table
+
+    rng = np.random.default_rng(0)
+    ra, dec = 10.0 + (np.arange(count) - count / 2) * 5 / 3600, np.full(count, 0.0005)
+    bands = "griz"
+    table = {
+        "RELEASE": np.full(count, 10000, "i2"),
+        "BRICKID": np.full(count, 330248, "i4"),
+        "OBJID": np.arange(count, dtype="i4"),
+        "TYPE": np.array(["EXP"] * (count - 1) + ["PSF"], "S4"),
+        "RA": ra,
+        "DEC": dec,
+        "EBV": np.full(count, 0.05, "f4"),
+        "MASKBITS": np.zeros(count, "i2"),
+        "SHAPE_R": np.full(count, 1.5, "f4"),
+        "BRICK_PRIMARY": np.ones(count, bool),
+    }
+    for band in bands.upper():
+        table[f"FLUX_{band}"] = rng.uniform(5, 20, count).astype("f4")
+        table[f"FLUX_IVAR_{band}"] = np.full(count, 4.0, "f4")
+        table[f"MW_TRANSMISSION_{band}"] = np.full(count, 0.9, "f4")
+        table[f"NOBS_{band}"] = np.full(count, 3, "i2")
+        table[f"PSFSIZE_{band}"] = np.full(count, 1.2, "f4")
+    Table(table).write(folder / "tractor-0100p000.fits")
+    side, scale = 200, 0.262 / 3600
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0})
+    header.update({"CRVAL2": 0.0, "CRPIX1": (side + 1) / 2, "CRPIX2": (side + 1) / 2})
+    header.update({"CD1_1": -scale, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": scale})
+    (folder / "bricks").mkdir()
+    for band in bands:
+        for plane, low in (("image", -0.01), ("invvar", 2000.0)):
+            pixels = rng.normal(low, 0.02, (side, side)).astype("f4")
+            name = f"legacysurvey-0100p000-{plane}-{band}.fits"
+            fits.PrimaryHDU(pixels, header).writeto(folder / "bricks" / name)
+    _write_spectra(folder, ra[:6], dec[:6] + 0.2 / 3600, rng)
+
+
+def _write_spectra(folder: Path, ra, dec, rng) -> None:
+    import numpy as np
+    from astropy.io import fits
+    from astropy.table import Table
+
+    count, pixels = len(ra), 80
+    targets = {"TARGETID": 100 + np.arange(count), "TARGET_RA": ra, "TARGET_DEC": dec}
+    fibermap = fits.BinTableHDU(Table(targets), name="FIBERMAP")
+    arm = [
+        fits.ImageHDU(3600 + 0.8 * np.arange(pixels), name="B_WAVELENGTH"),
+        fits.ImageHDU(rng.normal(10, 1, (count, pixels)).astype("f4"), name="B_FLUX"),
+        fits.ImageHDU(np.ones((count, pixels), "f4"), name="B_IVAR"),
+        fits.ImageHDU(np.zeros((count, pixels), "i4"), name="B_MASK"),
+    ]
+    arm[1].header["BUNIT"] = "10**-17 erg/(s cm2 Angstrom)"
+    fits.HDUList([fits.PrimaryHDU(), fibermap, *arm]).writeto(folder / "coadd-1-2-thru3.fits")
+    redshifts = {
+        "TARGETID": targets["TARGETID"],
+        "Z": np.linspace(0.1, 0.6, count),
+        "ZERR": np.full(count, 1e-4),
+        "ZWARN": np.zeros(count, "i4"),
+        "SPECTYPE": np.array(["GALAXY"] * count),
+    }
+    beside = fits.BinTableHDU(Table(redshifts), name="REDSHIFTS")
+    fits.HDUList([fits.PrimaryHDU(), beside]).writeto(folder / "redrock-1-2-thru3.fits")
+    (folder / "sdss").mkdir()
+    primary = fits.PrimaryHDU()
+    primary.header["BUNIT"] = "1E-17 erg/cm^2/s/Ang"
+    for i in range(count):
+        spectrum = {
+            "FLUX": rng.normal(size=pixels).astype("f4"),
+            "LOGLAM": (3.56 + 1e-4 * np.arange(pixels)).astype("f4"),
+            "IVAR": np.ones(pixels, "f4"),
+            "AND_MASK": np.zeros(pixels, "i4"),
+        }
+        about = {
+            "SPECOBJID": np.array([str(1000 + i)]),
+            "PLUG_RA": ra[i : i + 1],
+            "PLUG_DEC": dec[i : i + 1],
+            "Z": np.array([0.1], "f4"),
+            "Z_ERR": np.array([0.01], "f4"),
+            "ZWARNING": np.zeros(1, "i4"),
+            "CLASS": np.array(["GALAXY"]),
+        }
+        tables = [fits.BinTableHDU(Table(part)) for part in (spectrum, about)]
+        fits.HDUList([primary, *tables]).writeto(folder / "sdss" / f"spec-1-2-{i:04d}.fits")

@@ -19,6 +19,17 @@ COMMANDS = {
         "omnisky.cli.quickstart:quickstart",
         "Show the whole chain on real stars.",
     ),
+    "ingest": ("omnisky.cli.sky.ingest:ingest", "Read survey files into a sky store."),
+    "match": ("omnisky.cli.sky.match:match", "Match the objects of sky stores by position."),
+    "cutout": ("omnisky.cli.sky.cutout:cutout", "Cut out images at the positions of a table."),
+    "pack": (
+        "omnisky.cli.sky.pack:pack",
+        "Write a sky store again, packed or coded in another way.",
+    ),
+    "verify": (
+        "omnisky.cli.sky.pack:verify",
+        "Check every byte of a sky store against its checksums.",
+    ),
     "tokenize": ("omnisky.cli.embed:tokenize", "Write the tokens of every object of a table."),
     "embed": ("omnisky.cli.embed:embed", "Write an embedding of every object of a table."),
     "fit": ("omnisky.cli.fit:fit", "Adapt a pretrained model to known values of a table."),
@@ -26,7 +37,7 @@ COMMANDS = {
     "generate": ("omnisky.cli.generate:generate", "Sample one measurement given others."),
     "pretrain": ("omnisky.cli.pretrain:pretrain", "Pretrain a model from a recipe."),
     "train-codec": ("omnisky.cli.pretrain:train_codec", "Train a codec from a recipe."),
-    "info": ("omnisky.cli.info:info", "Say what is in a model, data set, modality or table."),
+    "info": ("omnisky.cli.info:info", "Say what is in a store, model, survey, table or the like."),
     "cite": ("omnisky.cli.cite:cite", "Print acknowledgements and BibTeX of what was used."),
 }
 _EPILOGUE = (

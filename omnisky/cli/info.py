@@ -1,4 +1,4 @@
-"""What is there? A model folder, a data set, a modality, a table, or the installation."""
+"""What is there? A sky store, a match, a model, a survey, a table, or the installation."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from omnisky.storage import sha256_of
 
 __all__ = ["info"]
 
+# Surveys whose native files omnisky reads.
+_NATIVE = ("legacysurvey", "hsc", "sdss", "desi", "gaia", "lamost")
+
 
 def info(what: str | None = None, /) -> None:
-    """Say what is in a model, data set, modality or table.
+    """Say what is in a store, model, survey, table or the like.
 
     Parameters
     ----------
     what : str, optional
-        Model (name or folder), data set, modality or table file; the installation by default.
+        Folder of a sky store or a match, model (name or folder), data set, survey, modality or
+        table file; the installation by default.
     """
     from omnisky.data import datasets
-    from omnisky.surveys import modalities
+    from omnisky.data.sky import is_match, is_store
+    from omnisky.surveys import modalities, surveys
 
     if what is None:
         _installation()
@@ -36,12 +41,25 @@ def info(what: str | None = None, /) -> None:
         _dataset(what)
     elif Path(what).is_file():
         _table(what)
+    elif is_store(what) or is_match(what):
+        from omnisky.cli.sky import describe
+
+        for listing in (describe.store_of if is_store(what) else describe.match_of)(Path(what)):
+            _show(*listing)
+    elif what in surveys():
+        _survey(what)
+    elif Path(what).is_dir() and not Path(what, "config.json").is_file():
+        raise FileNotFoundError(
+            f"{what} has no config.json, omnisky.json or match.json; expected the folder of a "
+            "model, a sky store or a match"
+        )
     elif Path(what).is_dir() or what in bases():
         _model(folder_of(what))
     else:
         raise ValueError(
             f"{what!r} is no file or folder, and no base ({', '.join(bases())}), data set "
-            f"({', '.join(datasets.available())}) or modality ({', '.join(modalities())})"
+            f"({', '.join(datasets.available())}), survey ({', '.join(surveys())}) or modality "
+            "(omnisky info lists them)"
         )
 
 
@@ -77,6 +95,22 @@ def _bytes(folder: Path) -> int:
 def _sha256(folder: Path) -> str:
     weights = folder / "model.safetensors"
     return sha256_of(weights) if weights.is_file() else "missing"
+
+
+def _survey(name: str) -> None:
+    from omnisky.surveys import surveys
+
+    survey = surveys()[name]
+    _show(survey.title, ("", ""), [("licence", survey.licence)])
+    rows = [(m.name, m.kind, m.role, m.unit or "-", m.column) for m in survey.modalities]
+    _show("Modalities", ("name", "kind", "role", "unit", "survey column"), rows)
+    if name in _NATIVE:
+        from omnisky.cli.sky.sources import selections_of
+
+        known, default = selections_of(name)
+        rows = [(n, s.description + " (default)" * (n == default)) for n, s in known.items()]
+        rows.append(("none", "Everything" + " (default)" * (default == "all")))
+        _show("Selections of omnisky ingest", ("name", "what it takes"), rows)
 
 
 def _modality(name: str) -> None:

@@ -1,5 +1,9 @@
 """Where does a measurement come from? One file a survey, one declaration a modality.
 
+A survey with native files also has a ``read`` in its module, for example
+:func:`omnisky.surveys.desi.read`: a generator of :class:`~omnisky.modalities.SkyObjects`. Files
+come in through the doors :mod:`omnisky.surveys.fits` and :mod:`omnisky.surveys.text`.
+
 A survey outside this package joins through the entry-point group ``omnisky.surveys``: each entry
 names a :class:`Survey`.
 """
@@ -11,18 +15,42 @@ from importlib.metadata import entry_points
 
 from omnisky.modalities import Modality, UnknownModalityError
 from omnisky.surveys.apogee import APOGEE
+from omnisky.surveys.desi import DESI
 from omnisky.surveys.gaia import GAIA
-from omnisky.surveys.survey import Survey
+from omnisky.surveys.hsc import HSC
+from omnisky.surveys.lamost import LAMOST
+from omnisky.surveys.legacysurvey import LEGACYSURVEY
+from omnisky.surveys.sdss import SDSS
+from omnisky.surveys.survey import Problem, Problems, Selection, Survey
 from omnisky.surveys.twomass import TWOMASS
 
-__all__ = ["APOGEE", "GAIA", "TWOMASS", "Survey", "modalities", "modality", "surveys"]
+__all__ = [
+    "APOGEE",
+    "DESI",
+    "GAIA",
+    "HSC",
+    "LAMOST",
+    "LEGACYSURVEY",
+    "SDSS",
+    "TWOMASS",
+    "Problem",
+    "Problems",
+    "Selection",
+    "Survey",
+    "modalities",
+    "modality",
+    "surveys",
+]
+
+# The order in which a column's name is looked up: a table's `teff` is APOGEE's first.
+_KNOWN = (GAIA, TWOMASS, APOGEE, SDSS, DESI, LAMOST, LEGACYSURVEY, HSC)
 
 
 @cache
 def surveys() -> dict[str, Survey]:
     """Return all known surveys by name, those of installed plug-ins included."""
     plugins = [entry.load() for entry in entry_points(group="omnisky.surveys")]
-    return {survey.name: survey for survey in (GAIA, TWOMASS, APOGEE, *plugins)}
+    return {survey.name: survey for survey in (*_KNOWN, *plugins)}
 
 
 @cache

@@ -22,7 +22,7 @@ def test_declared_dependencies_are_those_imported():
     used = {name.split(".")[0] for tree in modules().values() for name in imported(tree)}
     used -= {*sys.stdlib_module_names, "omnisky", ""}
     extras = PROJECT["optional-dependencies"]
-    optional = names(extras["stars"]) | names(extras["track"])
+    optional = names(extras["stars"]) | names(extras["track"]) | names(extras["data"])
     core = names(PROJECT["dependencies"])
     assert used - core - optional == set(), "imported but not declared"
     assert core - used == set(), "declared but not imported"

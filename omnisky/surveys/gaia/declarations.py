@@ -1,11 +1,15 @@
-"""Gaia DR3: externally calibrated XP spectra, broad-band photometry, parallax."""
+"""What Gaia measures, how to credit it, and the selection of its objects."""
 
 from __future__ import annotations
 
-from omnisky.modalities import Modality
-from omnisky.surveys.survey import Survey
+from collections.abc import Mapping
 
-__all__ = ["GAIA"]
+import numpy as np
+
+from omnisky.modalities import Modality
+from omnisky.surveys.survey import Selection, Survey
+
+__all__ = ["COEFFICIENTS", "GAIA", "MAGNITUDES", "PARALLAX", "SELECTIONS"]
 
 _MISSION = "2016A&A...595A...1G"
 _DR3 = "2023A&A...674A...1G"
@@ -42,7 +46,21 @@ _XP_SAMPLED = Modality(
     bibcodes=(_MISSION, _DR3, _XP, _XP_EXTERNAL),
 )
 
-_PARALLAX = Modality(
+COEFFICIENTS = Modality(
+    name="gaia_xp_coefficients",
+    kind="coefficients",
+    survey="gaia",
+    # Of the internal system, photo-electrons a second and sample; the archive states no unit.
+    unit="",
+    ucd="stat.fit.param",
+    column="bp_coefficients/rp_coefficients",
+    error_column="bp_coefficient_errors/rp_coefficient_errors",
+    description="Gaia XP mean spectrum in the continuous representation, 55 BP then 55 RP",
+    size=110,
+    bibcodes=(_MISSION, _DR3, _XP),
+)
+
+PARALLAX = Modality(
     name="gaia_parallax",
     kind="scalar",
     survey="gaia",
@@ -56,15 +74,20 @@ _PARALLAX = Modality(
     bibcodes=(_MISSION, _DR3, _ASTROMETRY),
 )
 
+MAGNITUDES = {
+    "g": _magnitude("", "g"),
+    "bp": _magnitude(".B", "bp"),
+    "rp": _magnitude(".R", "rp"),
+}
+
 GAIA = Survey(
     name="gaia",
     title="Gaia Data Release 3",
     modalities=(
         _XP_SAMPLED,
-        _magnitude("", "g"),
-        _magnitude(".B", "bp"),
-        _magnitude(".R", "rp"),
-        _PARALLAX,
+        *MAGNITUDES.values(),
+        PARALLAX,
+        COEFFICIENTS,
     ),
     licence="ESA/Gaia/DPAC, free to use with the acknowledgement",
     acknowledgement=(
@@ -94,3 +117,15 @@ GAIA = Survey(
   journal={A&A}, year={2021}, volume={649}, pages={A2}, doi={10.1051/0004-6361/202039709}}""",
     },
 )
+
+
+def _precise_parallax(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    parallax, error = columns["parallax"], columns["parallax_error"]
+    return (error > 0) & (parallax > 10 * error)
+
+
+SELECTIONS = {
+    "parallax_over_error_10": Selection(
+        "parallax_over_error_10", "Stars with parallax / parallax_error > 10", _precise_parallax
+    ),
+}

@@ -1,0 +1,26 @@
+"""Matched data as batches of torch tensors: scheduled, read row by row, resumable to the sample."""
+
+from __future__ import annotations
+
+from omnisky.data.stream.batch import (
+    CoefficientsBatch,
+    ImageBatch,
+    MeasurementBatch,
+    ObjectBatch,
+    ScalarBatch,
+    SpectrumBatch,
+)
+from omnisky.data.stream.schedule import Permutation, Schedule
+from omnisky.data.stream.stream import Stream
+
+__all__ = [
+    "CoefficientsBatch",
+    "ImageBatch",
+    "MeasurementBatch",
+    "ObjectBatch",
+    "Permutation",
+    "ScalarBatch",
+    "Schedule",
+    "SpectrumBatch",
+    "Stream",
+]

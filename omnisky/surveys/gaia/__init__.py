@@ -1,0 +1,9 @@
+"""Gaia DR3: XP spectra, sampled and as coefficients, broad-band photometry, parallax."""
+
+from __future__ import annotations
+
+from omnisky.surveys.gaia.coefficients import XpCoefficients, read_coefficients
+from omnisky.surveys.gaia.declarations import GAIA, SELECTIONS
+from omnisky.surveys.gaia.reading import read
+
+__all__ = ["GAIA", "SELECTIONS", "XpCoefficients", "read", "read_coefficients"]
