@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from omnisky.adapt import storage
 from omnisky.adapt.conformal import ConformalScores, held_scores
-from omnisky.adapt.fitting import FitSettings, fit_unit
+from omnisky.adapt.fitting import ADAPTATIONS, FitSettings, default_members, fit_unit
 from omnisky.adapt.heads import HeadShape
 from omnisky.adapt.inputs import (
     FULL,
@@ -35,9 +35,6 @@ from omnisky.modalities import Observations
 from omnisky.model import Model
 
 __all__ = ["FineTunedModel"]
-
-_EPOCHS = {"linear": 0, "attentive": 50, "full": 30}
-_MEMBERS = {"linear": 1, "attentive": 5, "full": 1}
 
 
 def _is_classifier(self: FineTunedModel) -> bool:
@@ -62,12 +59,14 @@ class FineTunedModel(BaseEstimator):
     task : {"regression", "classification"}
         What y holds: numbers, or classes.
     epochs : int, optional
-        Passes over the objects; 50 for attentive, 30 for full. Linear needs none.
+        Passes over the objects; without it 60 for attentive and 30 for full, fewer where there are
+        many objects. Linear needs none.
     learning_rate : float
         Peak learning rate of the head; the encoder gets a tenth of it.
     ensemble : int, optional
-        Members, each trained without one fold of the objects; 5 for attentive, 1 for full. A
-        single one is trained without a seventh of them. Linear is always one.
+        Members, each trained without one fold of the objects; without it 5 for attentive (3 from
+        3000 objects on), 1 for full. A single one is trained without a seventh of them. Linear is
+        always one.
     modality_dropout : float
         Probability, between 0 and 1, that a training object is shown with one kind of modality
         alone (spectra, or scalars). 0 trains on what is given.
@@ -103,7 +102,7 @@ class FineTunedModel(BaseEstimator):
         task="regression",
         *,
         epochs=None,
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         ensemble=None,
         modality_dropout=0.2,
         random_state=0,
@@ -279,7 +278,7 @@ class FineTunedModel(BaseEstimator):
         return storage.load(cls, Path(folder), base=base)
 
     def _settings(self) -> FitSettings:
-        allowed = {"adaptation": tuple(_EPOCHS), "task": ("regression", "classification")}
+        allowed = {"adaptation": ADAPTATIONS, "task": ("regression", "classification")}
         for name, choices in allowed.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -288,7 +287,8 @@ class FineTunedModel(BaseEstimator):
         if self.ensemble is not None and self.ensemble < 1:
             raise ValueError(f"ensemble must be at least 1, or None; found {self.ensemble!r}")
         return FitSettings(
-            epochs=_EPOCHS[self.adaptation] if self.epochs is None else self.epochs,
+            adaptation=self.adaptation,
+            epochs=self.epochs,
             learning_rate=float(self.learning_rate),
             modality_dropout=float(self.modality_dropout),
             progress=bool(self.verbose),
@@ -335,7 +335,7 @@ class FineTunedModel(BaseEstimator):
         return View.of_array(np.asarray(X))
 
     def _labels(self, y, objects: int) -> Labels:
-        members = self.ensemble or _MEMBERS[self.adaptation]
+        members = self.ensemble or default_members(self.adaptation, objects)
         members = 0 if self.adaptation == "linear" else members
         if _is_classifier(self):
             self.classes_, codes = read_classes(y, objects)
@@ -359,7 +359,7 @@ class FineTunedModel(BaseEstimator):
         )
         self.units_, scores = [], []
         for part in labels.each() if self.adaptation == "full" else [labels]:
-            unit, residuals = fit_unit(shape, views, part, settings, network, self.adaptation)
+            unit, residuals = fit_unit(shape, views, part, settings, network)
             self.units_.append(unit)
             if not labels.classes:
                 scores.append(held_scores(unit, views, part, self.scale_, residuals))

@@ -1,10 +1,9 @@
-"""How heads are fitted: linear probes in closed form, attentive heads by gradient descent."""
+"""How attentive heads are fitted, alone or with the encoder: gradient descent, early stopping."""
 
 from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,27 +11,36 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import Progress
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnisky.adapt.heads import EnsembleHead, HeadShape, Unit
 from omnisky.adapt.inputs import View, on_device, take
 from omnisky.adapt.labels import Labels
+from omnisky.adapt.linear import fit_linear
 
-__all__ = ["FitSettings", "evaluate", "fit_linear", "fit_unit", "train_head"]
+__all__ = [
+    "ADAPTATIONS",
+    "FitSettings",
+    "default_members",
+    "evaluate",
+    "fit_unit",
+    "train_head",
+]
 
-_PENALTIES = np.logspace(-2, 6, 17)
-_INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+ADAPTATIONS = ("linear", "attentive", "full")
+# Passes over the objects, and objects seen in all after which more passes gain little.
+_EPOCHS = {"linear": (0, 1), "attentive": (60, 600_000), "full": (30, 120_000)}
+
+# Residuals, in units of the labels' spread, beyond which the loss grows linearly.
+_BEND = 0.1
 _STUDENT_DOF = 4.0
-_REWEIGHTINGS = 2
+_SCALE_WEIGHT = 0.05
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _WARMUP = 0.05
 _TOKEN_KEEP = 0.9
 _ENCODER_RATE = 0.1
-_WEIGHT_DECAY = 0.05
+_WEIGHT_DECAY = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +49,10 @@ class FitSettings:
 
     Parameters
     ----------
-    epochs : int
-        Passes over the objects.
+    adaptation : {"linear", "attentive", "full"}
+        What is trained.
+    epochs : int, optional
+        Passes over the objects; see `epochs_over`.
     learning_rate : float
         Peak rate of the head; the encoder, if trained, gets a tenth of it.
     modality_dropout : float
@@ -51,19 +61,34 @@ class FitSettings:
         Show a progress bar.
     """
 
-    epochs: int
+    adaptation: str
+    epochs: int | None
     learning_rate: float
     modality_dropout: float
     progress: bool = False
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.epochs != int(self.epochs):
+        if self.epochs is not None and (self.epochs < 0 or self.epochs != int(self.epochs)):
             raise ValueError(f"epochs must be a whole number from 0 up; found {self.epochs!r}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive; found {self.learning_rate!r}")
         if not 0 <= self.modality_dropout <= 1:
             found = self.modality_dropout
             raise ValueError(f"modality_dropout must lie between 0 and 1; found {found!r}")
+
+    def epochs_over(self, objects: int) -> int:
+        """Return the passes over so many objects: those asked for, else what suits their number."""
+        if self.epochs is not None:
+            return self.epochs
+        most, seen = _EPOCHS[self.adaptation]
+        return min(most, math.ceil(seen / objects))
+
+
+def default_members(adaptation: str, objects: int) -> int:
+    """Return the size of the ensemble where none is asked for."""
+    if adaptation != "attentive":
+        return 1
+    return 5 if objects < 3000 else 3
 
 
 def fit_unit(
@@ -72,7 +97,6 @@ def fit_unit(
     labels: Labels,
     settings: FitSettings,
     network: Any,
-    adaptation: str,
 ) -> tuple[Unit, dict[int, np.ndarray]]:
     """Fit a head on the (given) encoder, or on a copy of it that is trained along.
 
@@ -85,143 +109,13 @@ def fit_unit(
     """
     head = EnsembleHead(shape).to(views[0].features()[0].device)
     residuals = fit_linear(head, views, labels)
-    tuned = copy.deepcopy(network) if adaptation == "full" else None
+    tuned = copy.deepcopy(network) if settings.adaptation == "full" else None
     if shape.attentive:
+        head.standardise_pooled([(view.index, *view.features()) for view in views])
         train_head(head, views, labels, settings, tuned)
+        _choose_shares(head, views, labels, tuned)
     own = tuned is not None
     return Unit(head.eval(), tuned if own else network, own), residuals
-
-
-def fit_linear(head: EnsembleHead, views: list[View], labels: Labels) -> dict[int, np.ndarray]:
-    """Fit the linear part of every member, for every view.
-
-    A view nobody was trained on gets the probe of the fullest one.
-
-    Returns
-    -------
-    dict of int to array, shape (object, target)
-        Leave-one-out residuals of the last member by view, NaN where unknown; none for classes.
-    """
-    fullest = views[0]
-    head.standardise_tokens(*fullest.features())
-    residuals = {}
-    for view in views:
-        pooled = head.pool(*view.features()).double().cpu().numpy()
-        rows = torch.as_tensor(view.rows)
-        target = labels.target[rows].numpy()
-        for k, mine in enumerate(labels.train[:, rows].numpy()):
-            if labels.classes:
-                _set_logistic(head, k, view.index, pooled[mine], target[mine])
-            else:
-                fitted = _set_ridge(head, k, view.index, pooled[mine], target[mine])
-                residuals[view.index] = np.full((labels.target.shape), np.nan)
-                residuals[view.index][view.rows[mine]] = fitted
-    fitted_views = {view.index for view in views}
-    for missing in set(range(head.shape.views)) - fitted_views:
-        for part in (head.weight, head.offset, head.log_scale):
-            part[:, missing] = part[:, fullest.index]
-    return residuals
-
-
-def _standardise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    shift, spread = x.mean(0), x.std(0)
-    spread = np.where(spread > 1e-6, spread, 1.0)
-    return (x - shift) / spread, shift, spread
-
-
-def _store(part: Tensor, value: np.ndarray | float) -> None:
-    part.copy_(torch.as_tensor(value, dtype=part.dtype))
-
-
-def _set_ridge(head: EnsembleHead, k: int, view: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Fit one target after the other; return leave-one-out residuals, NaN where unknown."""
-    residuals = np.full(y.shape, np.nan)
-    for target, column in enumerate(y.T):
-        known = ~np.isnan(column)
-        if known.sum() < 2:
-            continue
-        z, shift, spread = _standardise(x[known])
-        weight, offset, residual = _robust_ridge(z, column[known])
-        residuals[known, target] = residual
-        _store(head.weight[k, view, :, target], weight / spread)
-        _store(head.offset[k, view, target], offset - np.sum(weight * shift / spread))
-        width = max(1.4826 * np.median(np.abs(residual)), 1e-4)
-        _store(head.log_scale[k, view, target], np.log(width))
-    return residuals
-
-
-def _robust_ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """Return weights, offset and leave-one-out residuals of a ridge regression.
-
-    The penalty is the one with the smallest leave-one-out loss, in closed form. Two reweightings
-    by a Student-t likelihood keep outliers from steering it.
-    """
-    weight = np.ones(len(y))
-    for _ in range(_REWEIGHTINGS):
-        *_, residual = _weighted_ridge(x, y, weight)
-        sigma = 1.4826 * np.median(np.abs(residual)) + 1e-9
-        weight = (_STUDENT_DOF + 1) / (_STUDENT_DOF + (residual / sigma) ** 2)
-    return _weighted_ridge(x, y, weight)
-
-
-def _weighted_ridge(
-    x: np.ndarray, y: np.ndarray, weight: np.ndarray
-) -> tuple[np.ndarray, float, np.ndarray]:
-    root = np.sqrt(weight)
-    x_mean, y_mean = np.average(x, axis=0, weights=weight), np.average(y, weights=weight)
-    centred, target = (x - x_mean) * root[:, None], (y - y_mean) * root
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    rotated = centred @ vectors
-    shrunk = 1.0 / (values.clip(min=0)[:, None] + _PENALTIES)
-    leverage = (rotated**2) @ shrunk + (weight / weight.sum())[:, None]
-    fitted = rotated @ (shrunk * (rotated.T @ target)[:, None])
-    left_out = (target[:, None] - fitted) / (1 - leverage).clip(min=1e-3) / root[:, None]
-    sigma = 1.4826 * np.median(np.abs(left_out), axis=0).min() + 1e-9
-    best = int(np.argmin(np.log1p((left_out / sigma) ** 2 / _STUDENT_DOF).mean(0)))
-    coefficient = vectors @ (shrunk[:, best] * (rotated.T @ target))
-    return coefficient, float(y_mean - x_mean @ coefficient), left_out[:, best]
-
-
-def _set_logistic(head: EnsembleHead, k: int, view: int, x: np.ndarray, y: np.ndarray) -> None:
-    """Fit class logits; classes without an object here stay improbable."""
-    found, counts = np.unique(y, return_counts=True)
-    offset = np.full(head.shape.outputs, -10.0)
-    offset[found] = 0.0
-    if len(found) > 1:
-        z, shift, spread = _standardise(x)
-        model = _logistic(z, y, _inverse_penalty(z, y, counts.min()))
-        weight, bias = model.coef_, model.intercept_
-        if len(found) == 2:
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        full = np.zeros((x.shape[1], head.shape.outputs))
-        full[:, found] = weight.T / spread[:, None]
-        _store(head.weight[k, view], full)
-        offset[found] = bias - weight @ (shift / spread)
-    _store(head.offset[k, view], offset)
-
-
-def _logistic(x: np.ndarray, y: np.ndarray, inverse_penalty: float) -> LogisticRegression:
-    with warnings.catch_warnings():
-        # Stopping early is a slightly stronger penalty, no error.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=inverse_penalty, max_iter=300).fit(x, y)
-
-
-def _inverse_penalty(x: np.ndarray, y: np.ndarray, rarest: int) -> float:
-    """Choose the strength by three-fold log-loss; a class with too few objects allows no choice."""
-    if rarest < 3:
-        return 1.0
-    folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(x, y))
-    losses = [
-        np.mean(
-            [
-                log_loss(y[test], _logistic(x[train], y[train], c).predict_proba(x[test]))
-                for train, test in folds
-            ]
-        )
-        for c in _INVERSE_PENALTIES
-    ]
-    return _INVERSE_PENALTIES[int(np.argmin(losses))]
 
 
 def train_head(
@@ -237,12 +131,16 @@ def train_head(
     at which this loss, over all members, was smallest. That is a single number chosen from all
     objects, so held-out errors stay honest.
 
+    The location is fitted by a Huber loss and the scale by a Student-t likelihood of its residuals
+    that does not pull at the location: a joint likelihood stops at the epoch where the scales
+    begin to overfit, long before the locations do (measured, dev/LOG.md).
+
     Parameters
     ----------
     head : EnsembleHead
         Its linear part is fitted; changed in place.
     views : list of View
-        Objects under each pattern; encoded unless a network is given.
+        Objects under each pattern, encoded.
     labels : Labels
         Targets and who learns from what.
     settings : FitSettings
@@ -252,14 +150,14 @@ def train_head(
     """
     rows = labels.train.shape[1]
     batch = int(np.clip(2 ** round(math.log2(max(rows, 2) / 16)), 16, 256))
-    steps = settings.epochs * math.ceil(rows / batch)
+    epochs = settings.epochs_over(rows)
+    steps = epochs * math.ceil(rows / batch)
     optimizer = _optimizer(head, network, settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    # The linear probe alone is the one to beat.
-    best, best_state, waited = evaluate(head, views, labels, network), _snapshot(head, network), 0
+    best, best_state, waited = math.inf, _snapshot(head, network), 0
     with Progress(disable=not settings.progress, transient=True) as progress:
-        bar = progress.add_task("fit", total=settings.epochs)
-        for _ in range(settings.epochs):
+        bar = progress.add_task("fit", total=epochs)
+        for _ in range(epochs):
             for view, picked in _batches(views, rows, batch, settings.modality_dropout):
                 loss = _batch_loss(head, view, picked, labels, labels.train, network)
                 optimizer.zero_grad()
@@ -268,15 +166,26 @@ def train_head(
                     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
-            held = evaluate(head, views, labels, network)
+            held = float(evaluate(head, views, labels, network).mean())
             waited += 1
             if held < best:
                 best, best_state, waited = held, _snapshot(head, network), 0
             progress.advance(bar)
             # Late epochs gain from the falling rate, so patience is long.
-            if waited > max(10, settings.epochs // 3):
+            if waited > max(10, epochs // 3):
                 break
     _restore(head, network, best_state)
+
+
+@torch.no_grad()
+def _choose_shares(head: EnsembleHead, views: list[View], labels: Labels, network: Any) -> None:
+    """Blend linear and attentive part, each target as its held-out objects like it best."""
+    losses = []
+    for share in _SHARES:
+        head.share.fill_(share)
+        losses.append(evaluate(head, views, labels, network))
+    best = torch.tensor(_SHARES)[torch.stack(losses).argmin(0)]
+    head.share.copy_(best.expand_as(head.share))
 
 
 def _rate(step: int, steps: int) -> float:
@@ -287,9 +196,11 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _optimizer(head: EnsembleHead, network: Any, rate: float) -> torch.optim.Optimizer:
+    weights = [head.values, head.inner, head.middle, head.outer]
+    small = [head.queries, head.pattern, head.inner_bias, head.middle_bias, head.outer_bias]
     groups: list[dict[str, Any]] = [
-        {"params": [head.values, head.inner, head.outer], "weight_decay": _WEIGHT_DECAY},
-        {"params": [head.queries, head.pattern, head.inner_bias, head.outer_bias]},
+        {"params": weights, "weight_decay": _WEIGHT_DECAY},
+        {"params": small},
     ]
     if network is not None:
         trained = [p for p in network.parameters() if p.requires_grad]
@@ -341,40 +252,51 @@ def _batch_loss(
         network.train()
     x, mask = _features(view, index, network, _TOKEN_KEEP)
     rows = torch.as_tensor(view.rows[index])
-    loss, weight = _losses(head(x, mask, view.index), labels, rows, who)
-    return (loss.sum(1) / weight.sum(1).clamp(min=1)).sum()
+    outputs = head(x, mask, view.index)
+    loss, weight = _losses(outputs, labels, rows, who)
+    if not labels.classes:
+        loss = loss + _SCALE_WEIGHT * _scale_losses(outputs, labels, rows) * weight
+    return (loss.sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).sum()
 
 
 def _losses(
     outputs: tuple[Tensor, Tensor], labels: Labels, rows: Tensor, who: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return loss and weight, shape (member, object), zero where nothing is to be learned."""
-    location, log_scale = outputs
-    device = location.device
-    target, mine = labels.target[rows].to(device), who[:, rows].to(device)
+    """Return loss and weight, shape (member, object, target), zero where nothing is learned.
+
+    Classes count as one target.
+    """
+    location = outputs[0]
+    target, mine = labels.target[rows].to(location.device), who[:, rows].to(location)[:, :, None]
     if labels.classes:
-        members = len(location)
-        loss = F.cross_entropy(
-            location.flatten(0, 1), target.repeat(members), reduction="none"
-        ).reshape(members, -1)
-        return loss * mine, mine.to(loss.dtype)
-    known = (~torch.isnan(target)).to(location.dtype)
-    residual = (torch.nan_to_num(target) - location) * torch.exp(-log_scale)
+        repeated = target.repeat(len(location))
+        loss = F.cross_entropy(location.flatten(0, 1), repeated, reduction="none")
+        return loss.reshape(mine.shape) * mine, mine
+    known = ~torch.isnan(target)
+    truth = torch.nan_to_num(target).expand_as(location)
+    weight = known * mine
+    return F.smooth_l1_loss(location, truth, reduction="none", beta=_BEND) * weight, weight
+
+
+def _scale_losses(outputs: tuple[Tensor, Tensor], labels: Labels, rows: Tensor) -> Tensor:
+    """Return the negative log-likelihood of the scales, shape (member, object, target)."""
+    location, log_scale = outputs
+    target = torch.nan_to_num(labels.target[rows].to(location.device))
+    residual = (target - location).detach() * torch.exp(-log_scale)
     # Student-t: outliers count with the logarithm of their distance.
     tail = 0.5 * (_STUDENT_DOF + 1) * torch.log1p(residual**2 / _STUDENT_DOF)
-    weight = known * mine[:, :, None]
-    return ((tail + log_scale) * weight).sum(-1), weight.sum(-1)
+    return tail + log_scale
 
 
 @torch.no_grad()
-def evaluate(head: EnsembleHead, views: list[View], labels: Labels, network: Any = None) -> float:
-    """Return the mean loss of the objects held out, each in its fullest view."""
+def evaluate(head: EnsembleHead, views: list[View], labels: Labels, network: Any = None) -> Tensor:
+    """Return the mean loss of the objects held out, each in its fullest view, shape (target,)."""
     head.eval()
     if network is not None:
         network.eval()
     richest = _richest(views, labels.train.shape[1])
     held = labels.held.any(0).numpy()
-    total, count = 0.0, 0.0
+    total, count = torch.zeros(()), torch.zeros(())
     for i, view in enumerate(views):
         mine = np.flatnonzero((richest[view.rows] == i) & held[view.rows])
         for j in range(0, len(mine), 1024):
@@ -382,8 +304,8 @@ def evaluate(head: EnsembleHead, views: list[View], labels: Labels, network: Any
             x, mask = _features(view, part, network, 1.0)
             rows = torch.as_tensor(view.rows[part])
             loss, weight = _losses(head(x, mask, view.index), labels, rows, labels.held)
-            total, count = total + float(loss.sum()), count + float(weight.sum())
-    return total / max(count, 1.0)
+            total, count = total + loss.sum((0, 1)).cpu(), count + weight.sum((0, 1)).cpu()
+    return torch.atleast_1d(total / count.clamp(min=1))
 
 
 def _snapshot(head: EnsembleHead, network: Any) -> tuple[dict, dict | None]:

@@ -23,7 +23,8 @@ __all__ = ["EnsembleHead", "HeadShape", "Unit"]
 
 # The attentive part may change the scale of the linear one by e^±3.
 _LOG_SCALE_SPAN = 3.0
-_DROPOUT = 0.1
+# Hidden layers between the first and the last; pooled features beyond this many sigma are cut.
+_MIDDLE_LAYERS, _FARTHEST = 2, 8.0
 # Objects encoded and predicted at a time, for memory.
 _CHUNK = 2048
 
@@ -65,11 +66,12 @@ class HeadShape:
 class EnsembleHead(nn.Module):
     """Predict targets from encoder tokens, K members at once.
 
-    Each member adds two parts. A linear probe of the mean-pooled tokens, one for each input
-    pattern; it is fitted in closed form and then stays fixed. And, if attentive, learned queries
-    that attend to the tokens directly (efficient probing, arXiv 2506.10178), whose values go
-    through an MLP; it starts at zero and is trained. With few labels the first part does the work,
-    with many the second takes over.
+    Each member has two parts. A linear probe of the mean-pooled tokens, one for each input
+    pattern, fitted in closed form. And, if attentive, learned queries that attend to the tokens
+    (efficient probing, arXiv 2506.10178); what they bring, together with the mean of the tokens,
+    is standardised and goes through an MLP. The prediction blends both parts: `share` is that of
+    the attentive one, for each target. With ten labels the first part does the work, with many the
+    second takes over.
 
     Parameters
     ----------
@@ -82,6 +84,9 @@ class EnsembleHead(nn.Module):
     weight: Tensor
     offset: Tensor
     log_scale: Tensor
+    share: Tensor
+    pooled_shift: Tensor
+    pooled_scale: Tensor
 
     def __init__(self, shape: HeadShape) -> None:
         super().__init__()
@@ -92,14 +97,20 @@ class EnsembleHead(nn.Module):
         self.register_buffer("weight", torch.zeros(k, v, d, t))
         self.register_buffer("offset", torch.zeros(k, v, t))
         self.register_buffer("log_scale", torch.zeros(k, v, t))
+        self.register_buffer("share", torch.full((t,), float(shape.attentive)))
         if shape.attentive:
             m, e, h = shape.queries, shape.value_dim, shape.hidden
+            pooled = m * e + d
+            self.register_buffer("pooled_shift", torch.zeros(k, v, pooled))
+            self.register_buffer("pooled_scale", torch.ones(k, v, pooled))
             # Sharp from the start: queries that look alike everywhere learn to differ slowly.
             self.queries = nn.Parameter(2.0 * torch.randn(k, m, d))
             self.values = nn.Parameter(torch.randn(k * m, d, e) / d**0.5)
-            self.pattern = nn.Parameter(torch.zeros(k, v, m * e))
-            self.inner = nn.Parameter(torch.randn(k, m * e, h) / (m * e) ** 0.5)
+            self.pattern = nn.Parameter(torch.zeros(k, v, pooled))
+            self.inner = nn.Parameter(torch.randn(k, pooled, h) / pooled**0.5)
             self.inner_bias = nn.Parameter(torch.zeros(k, 1, h))
+            self.middle = nn.Parameter(torch.randn(_MIDDLE_LAYERS, k, h, h) * (2 / h) ** 0.5)
+            self.middle_bias = nn.Parameter(torch.zeros(_MIDDLE_LAYERS, k, 1, h))
             self.outer = nn.Parameter(torch.zeros(k, h, 2 * t))
             self.outer_bias = nn.Parameter(torch.zeros(k, 1, 2 * t))
 
@@ -111,6 +122,24 @@ class EnsembleHead(nn.Module):
         # A channel that never changes carries nothing; one would blow up its rounding errors.
         constant = spread <= 1e-6 * (1 + self.shift.abs())
         self.scale = torch.where(constant, torch.ones_like(spread), spread)
+
+    @torch.no_grad()
+    def standardise_pooled(self, views: list[tuple[int, Tensor, Tensor]]) -> None:
+        """Learn mean and spread of the pooled features, from (pattern, tokens, mask) of each view.
+
+        Pooled over slots that differ far more than objects do, features vary little about large
+        means; left so, they hold training back. A pattern not given gets those of the first.
+        """
+        seen = [index for index, *_ in views]
+        for index, x, mask in views:
+            parts = [slice(i, i + _CHUNK) for i in range(0, len(x), _CHUNK)]
+            pooled = torch.cat([self._pool_all(x[part], mask[part]) for part in parts], dim=1)
+            spread = pooled.std(1, correction=0)
+            self.pooled_shift[:, index] = pooled.mean(1)
+            self.pooled_scale[:, index] = torch.where(spread > 1e-6, spread, 1.0)
+        for index in set(range(self.shape.views)) - set(seen):
+            self.pooled_shift[:, index] = self.pooled_shift[:, seen[0]]
+            self.pooled_scale[:, index] = self.pooled_scale[:, seen[0]]
 
     def pool(self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"]) -> Float[Tensor, "b d"]:
         """Return the mean of the standardised tokens that are there."""
@@ -137,22 +166,30 @@ class EnsembleHead(nn.Module):
         log_scale = self.log_scale[:, view, None].expand_as(location)
         if not self.shape.attentive:
             return location, log_scale
-        change, change_scale = self._attend(x, mask, view).chunk(2, dim=-1)
-        return location + change, log_scale + _LOG_SCALE_SPAN * torch.tanh(change_scale)
+        attended, change_scale = self._attend(x, mask, view).chunk(2, dim=-1)
+        location = location + self.share * (attended - location)
+        return location, log_scale + _LOG_SCALE_SPAN * torch.tanh(change_scale)
 
-    def _attend(self, x: Tensor, mask: Tensor, view: int) -> Tensor:
-        """Return the output of the trained part, shape (K, B, 2 T)."""
+    def _pool_all(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return what the queries bring and the mean of the tokens, shape (K, B, M E + D)."""
         k, m, d = self.queries.shape
+        mean = self.pool(x, mask).expand(k, -1, -1)
         x = (x - self.shift) / self.scale
         logits = x @ self.queries.reshape(k * m, d).T / d**0.5
         weights = logits.masked_fill(~mask[:, :, None], -torch.inf).softmax(dim=1)
         # Weighted sums first, values second: S times fewer products than the usual order.
         context = (weights.transpose(1, 2) @ x).transpose(0, 1)
         brought = torch.bmm(context, self.values).reshape(k, m, len(x), -1)
-        pooled = brought.permute(0, 2, 1, 3).reshape(k, len(x), -1) + self.pattern[:, view, None]
-        hidden = F.dropout(F.gelu(pooled), _DROPOUT, self.training)
+        return torch.cat([brought.permute(0, 2, 1, 3).reshape(k, len(x), -1), mean], dim=-1)
+
+    def _attend(self, x: Tensor, mask: Tensor, view: int) -> Tensor:
+        """Return the output of the trained part, shape (K, B, 2 T)."""
+        shift, scale = self.pooled_shift[:, view, None], self.pooled_scale[:, view, None]
+        pooled = (self._pool_all(x, mask) - shift) / scale
+        hidden = pooled.clamp(-_FARTHEST, _FARTHEST) + self.pattern[:, view, None]
         hidden = F.gelu(torch.baddbmm(self.inner_bias, hidden, self.inner))
-        hidden = F.dropout(hidden, _DROPOUT, self.training)
+        for bias, weight in zip(self.middle_bias, self.middle, strict=True):
+            hidden = F.gelu(torch.baddbmm(bias, hidden, weight))
         return torch.baddbmm(self.outer_bias, hidden, self.outer)
 
 

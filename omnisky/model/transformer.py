@@ -241,6 +241,14 @@ class Transformer(nn.Module):
         encoded = self.encode_slots(ids, visible)
         return encoded.tokens * visible.mask[..., None], visible.mask
 
+    def hidden_matrices(self) -> set[str]:
+        """Return names of the square-ish matrices inside the blocks, which Muon may move."""
+        return {
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.ndim == 2 and name.startswith(("encoder.", "decoder."))
+        }
+
     def no_weight_decay(self) -> set[str]:
         """Return parameters that the optimizer must not decay: vectors, not matrices."""
         return {

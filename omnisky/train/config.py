@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["Precision", "TrainConfig"]
+__all__ = ["OptimizerName", "Precision", "TrainConfig"]
 
 Precision = Literal["fp32", "bf16"]
+OptimizerName = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,8 @@ class TrainConfig:
         Number of optimizer steps of the whole run.
     batch_size : int
         Objects a step, over all processes together.
+    optimizer : {"adamw", "muon"}
+        ``"muon"`` moves the hidden matrices that the module names by Muon and the rest by AdamW.
     learning_rate : float
         Peak learning rate.
     warmup_steps : int
@@ -28,7 +31,7 @@ class TrainConfig:
     final_learning_rate_fraction : float
         Learning rate of the last step, as a fraction of the peak; a cosine leads there.
     weight_decay : float
-        AdamW weight decay of matrices; vectors and scalars have none.
+        Weight decay of matrices; vectors and scalars have none.
     beta1, beta2 : float
         AdamW decay rates of the two moments.
     clip_norm : float
@@ -52,6 +55,7 @@ class TrainConfig:
 
     steps: int
     batch_size: int
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-3
     warmup_steps: int = 0
     final_learning_rate_fraction: float = 0.01
@@ -76,11 +80,12 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             self._between(name, 0.0, 1.0, open_high=True)
         self._between("clip_norm", 0.0, math.inf, open_low=True, allow_infinity=True)
-        if self.precision not in get_args(Precision):
-            raise ValueError(
-                f"precision must be one of {', '.join(get_args(Precision))}; "
-                f"found {self.precision!r}"
-            )
+        for name, names in (("precision", Precision), ("optimizer", OptimizerName)):
+            if getattr(self, name) not in get_args(names):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(names))}; "
+                    f"found {getattr(self, name)!r}"
+                )
 
     def _whole(self, name: str, *, at_least: int) -> None:
         value = getattr(self, name)

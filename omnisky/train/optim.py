@@ -1,8 +1,10 @@
-"""How are weights moved? AdamW and its learning rate over time."""
+"""How are weights moved? AdamW, or Muon beside it, and the learning rate over time."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from omnisky.train.config import TrainConfig
 
 __all__ = [
+    "MuonWithAdamW",
     "build_optimizer",
     "build_schedule",
     "learning_rate_factor",
@@ -19,39 +22,116 @@ __all__ = [
 ]
 
 
-def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Build AdamW with weight decay on matrices only.
+Named = list[tuple[str, nn.Parameter]]
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Move some matrices by Muon and all other parameters by AdamW, as one optimizer.
+
+    Muon (Jordan 2024) steps along the nearest orthogonal matrix to the momentum. Its steps are
+    scaled to the size that AdamW's have (Liu et al. 2025, arXiv:2502.16982, section 2.2), so that
+    one learning rate serves both.
+
+    Parameters
+    ----------
+    matrices : list of (str, Parameter)
+        What Muon moves, all with two axes.
+    others : list of dict
+        Parameter groups for AdamW.
+    learning_rate, weight_decay : float
+        Of the matrices; the groups of the others bring their own decay.
+    betas : (float, float)
+        AdamW decay rates; the first is also Muon's momentum, but at least 0.95.
+    """
+
+    def __init__(
+        self,
+        matrices: Named,
+        others: list[dict[str, Any]],
+        learning_rate: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+    ) -> None:
+        self._muon = torch.optim.Muon(
+            [{"params": matrices}],
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            momentum=max(betas[0], 0.95),
+            adjust_lr_fn="match_rms_adamw",
+        )
+        self._adamw = torch.optim.AdamW(others, lr=learning_rate, betas=betas)
+        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Let both parts work on this optimizer's own groups and state."""
+        self._muon.param_groups = self.param_groups[:1]
+        self._adamw.param_groups = self.param_groups[1:]
+        self._muon.state = self._adamw.state = self.state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Put back a state from `state_dict`."""
+        super().load_state_dict(dict(state_dict))
+        self._share()
+
+    def step(self, closure: Callable | None = None) -> None:  # pyright: ignore
+        """Take one step."""
+        assert closure is None, "the training loop has none"
+        self._muon.step()
+        self._adamw.step()
+
+
+def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Build the optimizer with weight decay on matrices only.
 
     Parameters with fewer than two axes (biases, norms, scales), and those named by the module's
-    own ``no_weight_decay()``, are not decayed. Frozen parameters are left out.
+    own ``no_weight_decay()``, are not decayed. Frozen parameters are left out. Muon moves the
+    matrices that the module names in its own ``hidden_matrices()``.
 
     Raises
     ------
     ValueError
-        If nothing can be trained, or ``no_weight_decay()`` names what the module does not have.
+        If nothing can be trained, or the module names parameters that it does not have, or the
+        configuration asks for Muon and the module names no matrix for it.
     """
     named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
     if not named:
         raise ValueError(f"{type(module).__name__} has no parameter that requires a gradient")
-    declared = getattr(module, "no_weight_decay", None)
-    spared = set(declared()) if callable(declared) else set()  # type: ignore[arg-type]
-    unknown = spared - {n for n, _ in module.named_parameters()}
-    if unknown:
-        raise ValueError(
-            f"no_weight_decay() of {type(module).__name__} names {', '.join(sorted(unknown))}, "
-            "which it does not have; use names from named_parameters()"
-        )
+    spared = _declared(module, "no_weight_decay")
+    orthogonal: set[str] = set()
+    if config.optimizer == "muon":
+        orthogonal = _declared(module, "hidden_matrices")
+        if not orthogonal:
+            raise ValueError(
+                f"optimizer='muon' needs {type(module).__name__} to name its matrices in "
+                "hidden_matrices(), which it does not; use optimizer='adamw'"
+            )
+    matrices = [(n, p) for n, p in named if n in orthogonal]
+    named = [(n, p) for n, p in named if n not in orthogonal]
     kept = [(n, p) for n, p in named if p.ndim < 2 or n in spared]
     decayed = [(n, p) for n, p in named if p.ndim >= 2 and n not in spared]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": kept, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-    )
+    groups = [group for group in groups if group["params"]]
+    rate, betas = config.learning_rate, (config.beta1, config.beta2)
+    if matrices:
+        return MuonWithAdamW(matrices, groups, rate, config.weight_decay, betas)
+    return torch.optim.AdamW(groups, lr=rate, betas=betas)
+
+
+def _declared(module: nn.Module, name: str) -> set[str]:
+    """Return the parameter names that a method of the module gives; none without the method."""
+    method = getattr(module, name, None)
+    names = set(method()) if callable(method) else set()  # type: ignore[arg-type]
+    unknown = names - {n for n, _ in module.named_parameters()}
+    if unknown:
+        raise ValueError(
+            f"{name}() of {type(module).__name__} names {', '.join(sorted(unknown))}, which it "
+            "does not have; use names from named_parameters()"
+        )
+    return names
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:

@@ -111,3 +111,60 @@ def test_state_round_trip_and_foreign_state():
         assert torch.equal(value, stored[key])
     with pytest.raises(ValueError, match="'gone', which is no parameter"):
         restore_optimizer(other, {"exp_avg/gone": torch.zeros(1)})
+
+
+class Hidden(Net):
+    def hidden_matrices(self):
+        return {"linear.weight"}
+
+
+def steps(module, optimizer, count):
+    for i in range(count):
+        optimizer.zero_grad()
+        module(torch.linspace(-1, 1 + i, 15).reshape(5, 3)).square().mean().backward()
+        optimizer.step()
+
+
+def test_muon_moves_hidden_matrices_as_torch_does():
+    ours, theirs = Hidden(), nn.Linear(3, 3, bias=False)
+    settings = config(optimizer="muon", weight_decay=0.1)
+    optimizer = build_optimizer(ours, settings)
+    names = [group["param_names"] for group in optimizer.param_groups]
+    assert names[0] == ["linear.weight"]
+    assert set(names[1]) == {"linear.bias", "norm.weight", "norm.bias", "positions"}
+    theirs.load_state_dict({"weight": ours.linear.weight.detach().clone()})
+    reference = torch.optim.Muon(
+        theirs.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=0.1,
+        momentum=0.95,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    for _ in range(4):
+        gradient = torch.randn(3, 3)
+        ours.linear.weight.grad, theirs.weight.grad = gradient.clone(), gradient.clone()
+        optimizer.step()
+        reference.step()
+    assert torch.equal(ours.linear.weight, theirs.weight)
+
+
+def test_muon_state_goes_on_exactly():
+    settings = config(optimizer="muon")
+    first, second = Hidden(), Hidden()
+    optimizer = build_optimizer(first, settings)
+    steps(first, optimizer, 3)
+    second.load_state_dict(first.state_dict())
+    restored = build_optimizer(second, settings)
+    kept = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizer).items()}
+    assert {name.partition("/")[0] for name in kept} >= {"momentum_buffer", "exp_avg"}
+    restore_optimizer(restored, kept)
+    steps(first, optimizer, 3)
+    steps(second, restored, 3)
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
+
+
+def test_muon_needs_matrices():
+    with pytest.raises(ValueError, match="hidden_matrices"):
+        build_optimizer(Net(), config(optimizer="muon"))
