@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "show_warning"]
 
 # Name: function, line in the overview (equal to the first line of its docstring; tested).
 COMMANDS = {
@@ -106,7 +106,7 @@ def _run(words: list[str]) -> None:
         # The overview shows the summary only, the page of a command its whole docstring.
         app[words[0]].help = None
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = show_warning
         # What we say about the user's data is for the user, even where warnings are errors.
         warnings.filterwarnings("default", category=UserWarning, module=r"omnisky\.")
         app(words, exit_on_error=False, print_error=False, result_action="return_value")
@@ -122,7 +122,8 @@ def _check_command(name: str) -> None:
 
 def _one_line(error: BaseException) -> str:
     """Return what went wrong in one line of plain words."""
-    if isinstance(error, ImportError) and isinstance(error.__cause__, ImportError):
+    helps = "pip install" in str(error)
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ImportError) and not helps:
         error = error.__cause__  # what is missing, not which of our modules wanted it
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -132,7 +133,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     """Print a warning about the user's data in one line, without the place in our code."""
     kind = "" if issubclass(category, UserWarning) else f" ({category.__name__})"
     print(f"omnisky: warning{kind}: {' '.join(str(message).split())}", file=sys.stderr)

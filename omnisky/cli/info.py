@@ -152,7 +152,8 @@ def _table(path: str) -> None:
     from omnisky.surveys import modalities
 
     table = read_table(path)
-    found = recognise(table, names=list(modalities()))
+    held = [m.name for m in modalities().values() if m.kind in ("scalar", "spectrum")]
+    found = recognise(table, names=held)
     known = {column: name for name, column in found.items()}
     rows = [
         (c, table[c].dtype, table[c].shape[1:] or "", table[c].unit or "-", known.get(c, ""))

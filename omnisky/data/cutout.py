@@ -81,9 +81,10 @@ def cut_out(
     # Brick after brick, without copies: objects of one brick get neighbouring rows, and the rows
     # are put in the order of the positions at the end, if they are not in it already.
     order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
     for number in np.unique(numbers[numbers >= 0]).tolist():
-        here = order[numbers[order] == number]
-        rows = slice(*np.searchsorted(numbers[order], [number, number + 1]).tolist())
+        rows = slice(*np.searchsorted(ordered, [number, number + 1]).tolist())
+        here = order[rows]
         known = None if psf_fwhm_arcsec is None else psf_fwhm_arcsec[here]
         done = False
         with problems.whole_file(bricks.file_of(number)):
@@ -353,4 +354,4 @@ def _degrees(positions: Any) -> tuple[np.ndarray, np.ndarray]:
             f"position {row} is ({ra[row]}, {dec[row]}); expected finite degrees, with a "
             "declination between -90 and 90"
         )
-    return ra % 360.0, dec
+    return ra % 360.0 % 360.0, dec  # twice, since -1e-17 % 360 is 360

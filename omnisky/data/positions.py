@@ -119,13 +119,14 @@ def places_of(table: Table, columns: TableColumns, where: str | os.PathLike) -> 
     """
     names = _pair(table, (columns.ra, columns.dec), where)
     ra, dec = (_angle(table, name, where) for name in names)
-    if any(table[name].dtype == np.float32 for name in names):
+    coarse = [name for name in names if table[name].dtype == np.float32]
+    if coarse:
         warnings.warn(
-            f"{where}: {' and '.join(names)} are float32, so positions are up to 0.06 arcsec off",
+            f"{where}: {' and '.join(coarse)} of type float32 put positions up to 0.06 arcsec off",
             stacklevel=2,
         )
-    # The same direction, with the right ascension that stores have.
-    ra = np.where((ra >= -180) & (ra <= 360), ra % 360.0, ra)
+    # The same direction, with the right ascension of stores. Twice, since -1e-17 % 360 is 360.
+    ra = np.where((ra >= -180) & (ra <= 360), ra % 360.0 % 360.0, ra)
     found, identified = _identifiers(table, columns.identifier, where)
     return Places(found, ra, dec, identified)
 

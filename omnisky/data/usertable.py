@@ -28,6 +28,9 @@ __all__ = [
     "targets_from_table",
 ]
 
+# Kinds of measurements that a column of a table holds.
+_KINDS = ("scalar", "spectrum")
+
 
 def observations_from_table(
     table: Table,
@@ -134,15 +137,22 @@ def recognise(
     source = UserColumns(table, columns or {})
     source.check_given({purpose: _modality_of(purpose) for purpose in source.given})
     if names is None:
-        names = [d.name for d in modalities().values() if d.role == "observation"]
+        held = [d for d in modalities().values() if d.kind in _KINDS]
+        names = [d.name for d in held if d.role == "observation"]
         names += [n for n in source.given if n in modalities() and n not in names]
+    if wrong := [name for name in names if modality(name).kind not in _KINDS]:
+        raise ValueError(
+            f"{', '.join(wrong)} cannot be read from a table; images and coefficients come from "
+            "the survey's files (omnisky ingest)"
+        )
     found = {name: source.find(name, name, modality(name).column) for name in names}
     return {name: column for name, column in found.items() if column is not None}
 
 
 def _check_found(table: Table, names: Sequence[str] | None, found: Mapping[str, str]) -> None:
     """Refuse a table without any modality, or without one of those asked for."""
-    wanted = names or [d.name for d in modalities().values() if d.role == "observation"]
+    held = [d for d in modalities().values() if d.kind in _KINDS]
+    wanted = names or [d.name for d in held if d.role == "observation"]
     absent = [name for name in wanted if name not in found]
     if absent and (names or not found):
         expected = ", ".join(f"{name} ({modality(name).column})" for name in absent)
@@ -230,7 +240,8 @@ def table_from_observations(
     Raises
     ------
     ValueError
-        If the number of ids differs, or a spectrum is not on its modality's grid.
+        If the number of ids differs, a spectrum is not on its modality's grid, or a measurement is
+        of a kind that no table holds.
     """
     if len(object_id) != len(observations):
         raise ValueError(
@@ -239,6 +250,11 @@ def table_from_observations(
     table = Table({id_name: np.asarray(object_id)})
     for name, measured in observations.items():
         declared = modality(name)
+        if not isinstance(measured, (Scalar, Spectrum)):
+            raise ValueError(
+                f"{name} is of kind {declared.kind}, which no table holds; write a sky store, or "
+                "leave it out with observations.drop(...)"
+            )
         known = measured.mask & (measured.ivar > 0)
         error = np.where(known, 1 / np.sqrt(np.where(known, measured.ivar, 1)), np.nan)
         if isinstance(measured, Spectrum):

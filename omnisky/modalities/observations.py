@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
-import numpy as np
-
 from omnisky.modalities.declaration import UnknownModalityError
 from omnisky.modalities.measurements import Coefficients, Image, Measurement, Scalar, Spectrum
 

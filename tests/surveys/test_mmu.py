@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.nddata import Cutout2D
 
 from omnisky.surveys import Problems, mmu
 from omnisky.surveys.sdss import SDSS
@@ -205,6 +206,16 @@ def test_both_layouts_give_the_same_objects(tmp_path, name):
                     np.testing.assert_allclose(found, getattr(measured, part), rtol=1e-6)
 
 
+def test_offset_of_images_is_the_middle_of_where_their_recipe_puts_objects(write):
+    # The recipe: positions from 1, given to Cutout2D, which counts from 0.
+    x = np.linspace(200.0, 203.0, 31)
+    corners = [Cutout2D(np.zeros((400, 400)), (p + 1, p + 1), 160).xmin_original for p in x]
+    offsets = x - corners - (160 - 1) / 2
+    (objects,) = mmu.read(write(legacysurvey()))
+    given = float(objects.observations["legacysurvey_image"].offset_pixels[0, 0])
+    assert np.abs(offsets - given).max() <= 0.5 + 1e-9
+
+
 def test_legacysurvey_masks_are_good_where_true_and_one_for_all_bands(write):
     columns = legacysurvey()
     (objects,) = mmu.read(write(columns))
@@ -212,8 +223,7 @@ def test_legacysurvey_masks_are_good_where_true_and_one_for_all_bands(write):
     assert image.bands == ("g", "r", "i", "z")
     assert (image.mask == columns["image_mask"][:, None]).all()
     np.testing.assert_array_equal(image.flux[image.mask], columns["image_array"][image.mask])
-    # Cut one pixel off: the object is at pixel 79 of 160, where the centre is 79.5.
-    assert (image.offset_pixels == -0.5).all()
+    assert (image.offset_pixels == -1.0).all()
     assert objects.object_id[0] == "0001m002-0"
     assert objects.observations["legacysurvey_type"].value.tolist() == [2, 4, 3, 5, 2, 3]
     assert not objects.observations["legacysurvey_shape_r"].mask.any()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from omnisky.cli.sky.ingest import Layout, OnError, refuse_existing, write
+from omnisky.cli.sky.options import Layout, OnError
 from omnisky.cli.sky.progress import advancing, once_each
 from omnisky.cli.sky.workers import Workers
+from omnisky.cli.sky.writing import refuse_existing, write
 from omnisky.cli.tables import names_in
 
 if TYPE_CHECKING:
@@ -115,7 +116,15 @@ def cutout(
         "cut-outs": {"size": size, "bands": cutter.bands},
     }
     sources = cutter.sources(places[placed], workers.seen(positions))
-    write(sources, out, on_error=on_error, told=told, options=options, workers=workers)
+    write(
+        sources,
+        out,
+        on_error=on_error,
+        told=told,
+        options=options,
+        workers=workers,
+        expected=int(placed.sum()),
+    )
 
 
 def _to_file(cutter: Cutter, places: Places, out: Path, problems: Any) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omnisky.cli.sky.ingest import Layout, OnError, refuse_existing, report
+from omnisky.cli.sky.options import Layout, OnError
 from omnisky.cli.sky.progress import Counted, once_each, resumable, watching
 from omnisky.cli.sky.workers import Workers
+from omnisky.cli.sky.writing import refuse_existing, report
 
 __all__ = ["pack", "verify"]
 

@@ -92,9 +92,16 @@ def resumable(out: Path) -> Iterator[None]:
 
 
 class CountedReads:
-    """Count the objects that readers of this process yield."""
+    """Count the objects that readers of this process yield.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    expected : int, optional
+        How many there will be, where that is known.
+    """
+
+    def __init__(self, expected: int | None = None) -> None:
+        self.expected = expected
         self.objects = 0
 
     def count(self, read: Callable[..., Iterable[Any]]) -> Callable[..., Iterable[Any]]:
@@ -126,6 +133,7 @@ def watching(out: Path, counted: CountedReads | None = None) -> Iterator[None]:
             yield
             return
         tasks = {stage: bar.add_task(says, visible=False) for stage, says in _STAGES.items()}
+        fresh = not any(journal.glob("source-*.json"))
 
         def watch() -> None:
             while not ended.wait(_SECONDS):
@@ -133,6 +141,8 @@ def watching(out: Path, counted: CountedReads | None = None) -> Iterator[None]:
                     says = _STAGES[stage]
                     if stage == "source" and counted is not None:
                         says += f" ({counted.objects:,} objects)"
+                        if fresh and counted.expected and done < total:
+                            done, total = counted.objects, counted.expected
                     bar.update(
                         tasks[stage], description=says, completed=done, total=total, visible=True
                     )

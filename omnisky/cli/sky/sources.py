@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -42,7 +43,8 @@ PATTERNS = {
 _DEFAULTS = {"gaia": "parallax_over_error_10", "desi": "targets"}
 _IMAGED = ("legacysurvey", "hsc")
 # Files of one object each that are one task.
-_SPECTRA = 500
+_SPECTRA, _AT_ONCE = 500, 50
+_SPECTRA_APART = ("sdss", "lamost")
 _RANGE = re.compile(r"_(\d+-\d+)\.")
 
 
@@ -66,6 +68,8 @@ class Asked:
         Other options of the survey's reader.
     cutouts : bool
         Whether the files are cut-outs, one object each.
+    command : int
+        Tells this command from others.
     """
 
     survey: str
@@ -75,6 +79,7 @@ class Asked:
     beside: Mapping[str, Sequence[Path]]
     options: Mapping[str, Any]
     cutouts: bool = False
+    command: int = field(default_factory=time.time_ns)
 
 
 def files_of(given: Sequence[Path], kind: str) -> list[Path]:
@@ -152,7 +157,7 @@ def sources_of(files: Sequence[Path], asked: Asked) -> list[Source]:
     ValueError
         If companion files do not fit the catalogue files.
     """
-    one_each = asked.cutouts or asked.survey in ("sdss", "lamost")
+    one_each = asked.cutouts or asked.survey in _SPECTRA_APART
     pieces = list(in_batches(files, _SPECTRA if one_each else 1))
     sources = []
     for number, piece in enumerate(pieces):
@@ -184,8 +189,10 @@ def _reader(
     more = [
         Path(o) for value in beside.values() for o in ([value] if isinstance(value, str) else value)
     ]
-    read = partial(module.read, paths, selection=asked.selection, **beside, **asked.options)
-    return read, more
+    options = {"selection": asked.selection, **beside, **asked.options}
+    if survey in _SPECTRA_APART:
+        options["batch_size"] = _AT_ONCE
+    return partial(module.read, paths, **options), more
 
 
 def _read_with_images(
@@ -195,7 +202,7 @@ def _read_with_images(
     from omnisky.data import cutout
 
     stamps = dict(asked.stamps)
-    bricks = bricks_of(folder, asked.survey, stamps.pop("trusted", False))
+    bricks = bricks_of(folder, asked.survey, stamps.pop("trusted", False), asked.command)
     yield from cutout.read(
         paths, images=bricks, selection=asked.selection, problems=problems, **stamps
     )
@@ -225,8 +232,20 @@ def _read_cutouts(
 
 
 @lru_cache(maxsize=1)
-def bricks_of(folder: str, survey: str, trusted: bool) -> Bricks:
-    """Return the bricks of a folder, which is searched once in each process."""
+def bricks_of(folder: str, survey: str, trusted: bool, command: int) -> Bricks:
+    """Return the bricks of a folder, which each process searches once for a command.
+
+    Parameters
+    ----------
+    folder : str
+        The folder.
+    survey : str
+        Whose images they are.
+    trusted : bool
+        Whether images may be decoded in this process.
+    command : int
+        Any number that tells this command from others: workers of a cluster outlive them.
+    """
     return Bricks(folder, survey=survey, trusted=trusted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
@@ -15,6 +16,7 @@ from omnisky.data.cutout import cut_out
 from omnisky.data.positions import Places
 from omnisky.data.sky import is_store
 from omnisky.data.store import Source, Store, open_store
+from omnisky.data.store.checksums import MANIFEST
 from omnisky.modalities import Image, Observations, SkyObjects
 from omnisky.surveys.coadds import windows
 from omnisky.surveys.survey import Problems
@@ -101,12 +103,15 @@ class BrickCutter(_Positions):
         What to do where a brick has no image in a band.
     trusted : bool
         Whether images may be decoded in this process.
+    command : int
+        Tells this command from others.
     """
 
     survey: str
     bands: tuple[str, ...]
     missing_bands: Literal["error", "mask"] = "error"
     trusted: bool = False
+    command: int = 0
 
     @property
     def row_bytes(self) -> int:
@@ -118,7 +123,7 @@ class BrickCutter(_Positions):
         return np.argsort(self._bricks().locate(places.ra_deg, places.dec_deg), kind="stable")
 
     def _bricks(self) -> Any:
-        return bricks_of(self.where, self.survey, self.trusted)
+        return bricks_of(self.where, self.survey, self.trusted, self.command)
 
     def cut(self, places: Places, *, problems: Problems) -> Iterator[SkyObjects]:
         """Yield the cut-outs of some positions; those without one are problems."""
@@ -201,7 +206,7 @@ class StoreCutter(_Positions):
         """Yield the images of the nearest objects; positions without one are problems."""
         from omnisky.data.match import match_coordinates
 
-        ra, dec = _positions_of(self.where)
+        ra, dec = _positions_of(self._store)
         pairs = match_coordinates(
             places.ra_deg, places.dec_deg, ra, dec, self.radius_arcsec, one_to_one=False
         )
@@ -244,15 +249,22 @@ def _windows(plane: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
     return np.stack(cut)
 
 
-@lru_cache(maxsize=1)
 def _opened(path: str) -> Store:
+    """Return a store, opened once in each process while it stays as it is."""
+    if not is_store(path):
+        return open_store(path)  # which says what is wrong
+    return _kept(path, (Path(path) / MANIFEST).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _kept(path: str, changed: int) -> Store:
     return open_store(path)
 
 
 @lru_cache(maxsize=1)
-def _positions_of(path: str) -> tuple[np.ndarray, np.ndarray]:
+def _positions_of(store: Store) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of all objects of a store, read once in each process."""
-    held = _opened(path).coordinates()
+    held = store.coordinates()
     return held["ra"], held["dec"]
 
 
@@ -303,7 +315,8 @@ def cutter_of(
             f"{where} is no sky store and holds no co-added images; expected files such as "
             "legacysurvey-<brick>-image-<band>.fits.fz or calexp-HSC-<band>-<tract>-<patch>.fits"
         )
-    known = bricks_of(str(where), survey, trusted)
+    command = time.time_ns()
+    known = bricks_of(str(where), survey, trusted, command)
     return BrickCutter(
         where=str(where),
         size=size,
@@ -311,6 +324,7 @@ def cutter_of(
         bands=_checked(bands, known.bands, where),
         missing_bands=missing_bands,
         trusted=trusted,
+        command=command,
     )
 
 

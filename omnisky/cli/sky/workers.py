@@ -98,9 +98,19 @@ class Workers:
                 n_workers=self.workers,
                 threads_per_worker=1,
                 memory_limit=0,
-                dashboard_address=None,  # pyright: ignore[reportArgumentType]
+                dashboard_address=":0",
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster) as client,
         ):
+            client.run(_plain_warnings)
             yield client
+
+
+def _plain_warnings() -> None:
+    """Print warnings in a worker as the commands do."""
+    import warnings
+
+    from omnisky.cli.app import show_warning
+
+    warnings.showwarning = show_warning

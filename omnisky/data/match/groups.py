@@ -260,7 +260,8 @@ class Match:
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
                 work, old = Path(folder, "new"), Path(folder, "old")
                 work.mkdir()
-                pq.write_table(pa.table(columns), work / _INDEX, compression="zstd")
+                options: Any = {"compression": "zstd", "write_page_checksum": True}
+                pq.write_table(pa.table(columns), work / _INDEX, **options)
                 (work / _ABOUT).write_text(text, encoding="utf-8")
                 if path.exists():
                     os.replace(path, old)
@@ -344,7 +345,7 @@ def _read(path: Path) -> tuple[dict[str, Any], _Groups]:
         about = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
         if (about["kind"], about["omnisky_format"]) != ("match", _FORMAT):
             raise ValueError(f"it is a {about['kind']} of format {about['omnisky_format']}")
-        table = pq.read_table(path / _INDEX)
+        table = pq.read_table(path / _INDEX, page_checksum_verification=True)
         names = [s["name"] for s in about["stores"]]
         rows = np.stack([table[f"{n}.row"].to_numpy() for n in names])
         apart = np.stack([table[f"{n}.separation_arcsec"].to_numpy() for n in names[1:]])

@@ -154,7 +154,7 @@ def propagate(ra_deg, dec_deg, pm_ra, pm_dec, years) -> tuple[np.ndarray, np.nda
     radial = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
     scale = np.asarray(years) * 1e-3 * _ARCSEC
     x, y, z = radial + (np.asarray(pm_ra) * east + np.asarray(pm_dec) * north) * scale
-    moved = np.degrees(np.arctan2(y, x)) % 360.0
+    moved = np.degrees(np.arctan2(y, x)) % 360.0 % 360.0  # twice, since -1e-17 % 360 is 360
     # The remainder of a tiny negative angle rounds to 360 itself.
     return np.where(moved == 360.0, 0.0, moved), np.degrees(np.arctan2(z, np.hypot(x, y)))
 

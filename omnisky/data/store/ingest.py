@@ -267,8 +267,9 @@ def _read_source(
     runs: Path, number: int, source: Source, spec: StoreSpec, on_error: Any, run_bytes: int
 ) -> dict[str, Any]:
     """Read one source into runs; what an interrupted attempt left is replaced."""
-    for left in runs.glob(f"*{number:06d}-*.parquet"):
-        left.unlink()
+    for pattern in (f"{number:06d}-*.parquet", f".writing-*-{number:06d}-*.parquet"):
+        for left in runs.glob(pattern):
+            left.unlink(missing_ok=True)
     problems = Problems(on_error)
     writer = RunWriter(runs, number, spec, run_bytes)
     for objects in source.read(problems=problems):

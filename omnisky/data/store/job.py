@@ -6,6 +6,7 @@ that a killed job goes on where it was. Tasks may run on Dask; what they take an
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from omnisky.data.store.codecs import CODECS, default_codec
+from omnisky.data.store.parquet import sync
 from omnisky.data.store.schema import Column, Layout
 from omnisky.modalities import Modality
 from omnisky.surveys import modalities
@@ -237,11 +239,13 @@ class Job:
         except OSError as error:
             if isinstance(error, FileExistsError):
                 raise
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            mend = "free some space" if full else "mend this"
             kept = (
-                f"What is done is kept in {self.folder}: free some space and start the same again, "
-                "it goes on where it was"
+                f"What is done is kept in {self.folder}: {mend} and start the same again, it goes "
+                "on where it was"
                 if self.resumable
-                else "Nothing was kept: free some space or choose another folder"
+                else f"Nothing was kept: {mend} or choose another folder"
             )
             raise OSError(f"could not write {self.path}: {error}. {kept}") from error
         finally:
@@ -311,6 +315,10 @@ class Job:
 
     def finish(self) -> None:
         """Put the finished tree in its place."""
+        # Partitions are on the disk; so is what makes a store of them, before the runs are removed.
+        for path in self.tree.iterdir():
+            if path.is_file():
+                sync(path)
         os.replace(self.tree, self.path)
         shutil.rmtree(self.folder, ignore_errors=True)
 

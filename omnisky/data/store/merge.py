@@ -206,31 +206,40 @@ def _run_column(index: FileIndex, name: str) -> Column | None:
     return _columns_of(index).get(name)
 
 
-@lru_cache(maxsize=1024)
-def _places(index: FileIndex, column: Column) -> tuple[np.ndarray, np.ndarray]:
-    if column.codec == "raw":
-        return index.fixed(column.name, column.nbytes)
+@lru_cache(maxsize=256)
+def _coded(index: FileIndex, column: Column) -> tuple[np.ndarray, np.ndarray]:
     name = f"{column.name}_nbytes"
     return index.coded(column.name, index.table([name])[name].to_numpy())
 
 
+def _places(index: FileIndex, column: Column, rows: np.ndarray) -> tuple[list[int], list[int]]:
+    if column.codec == "raw":
+        offsets, lengths = index.fixed(column.name, column.nbytes, rows)
+    else:
+        offsets, lengths = (a[rows] for a in _coded(index, column))
+    return offsets.tolist(), lengths.tolist()
+
+
 def _read(index: FileIndex, column: Column, rows: np.ndarray) -> list[bytes]:
     """Read the bytes of some rows of a run."""
-    offsets, lengths = _places(index, column)
+    offsets, lengths = _places(index, column, rows)
     with open(index.path, "rb", buffering=0) as file:
-        return [os.pread(file.fileno(), int(lengths[r]), int(offsets[r])) for r in rows]
+        blobs = [os.pread(file.fileno(), *p) for p in zip(lengths, offsets, strict=True)]
+    if list(map(len, blobs)) != lengths:
+        raise OSError(f"{index.path} ends within column {column.name}")
+    return blobs
 
 
 def _read_into(
     index: FileIndex, column: Column, rows: np.ndarray, out: np.ndarray, places: np.ndarray
 ) -> None:
     """Read rows of a raw column of a run straight into their places."""
-    offsets, lengths = _places(index, column)
+    offsets, lengths = _places(index, column, rows)
     with open(index.path, "rb", buffering=0) as file:
-        for row, place in zip(rows, places, strict=True):
+        for place, offset, length in zip(places, offsets, lengths, strict=True):
             target = out[place].reshape(-1).view(np.uint8).data
-            if os.preadv(file.fileno(), [target], int(offsets[row])) != lengths[row]:
-                raise OSError(f"{index.path} ends before row {row} of {column.name}")
+            if os.preadv(file.fileno(), [target], offset) != length:
+                raise OSError(f"{index.path} ends within column {column.name}")
 
 
 def merge_partition(

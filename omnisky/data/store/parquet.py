@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,8 @@ class ParquetFile:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.schema = path, schema
-        self._temporary = path.with_name(f".writing-{path.name}")
+        # A name of its own: a task that was given up may still run on a worker when it is repeated.
+        self._temporary = path.with_name(f".writing-{secrets.token_hex(4)}-{path.name}")
         bulky = {f.name for f in schema if _is_direct(f)}
         light = [f.name for f in schema if f.name not in bulky]
         keys = {HEALPIX, "object_id", "ra", "dec"}
@@ -202,15 +204,17 @@ class FileIndex:
         """Return the row group of each row."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
-    def fixed(self, name: str, nbytes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return offsets and lengths of all rows of a raw column; see `coded` for the others."""
-        starts = [np.empty(0, np.int64)]
-        for group in range(len(self.starts) - 1):
-            rows = int(self.starts[group + 1] - self.starts[group])
-            first = self._values(name, group, rows * nbytes)
-            starts.append(first + nbytes * np.arange(rows, dtype=np.int64))
-        offsets = np.concatenate(starts)
-        return offsets, np.full(len(offsets), nbytes, np.int64)
+    def fixed(self, name: str, nbytes: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return offsets and lengths of some rows of a raw column; see `coded` for the others."""
+        rows = np.asarray(rows, np.int64)
+        if rows.size and (rows.min() < 0 or rows.max() >= self.starts[-1]):
+            raise IndexError(
+                f"rows of {self.path} are 0 to {self.starts[-1] - 1}; found {rows.min()} to "
+                f"{rows.max()}"
+            )
+        groups = self.groups_of(rows)
+        offsets = _first_values(self, name, nbytes)[groups] + nbytes * (rows - self.starts[groups])
+        return offsets, np.full(len(rows), nbytes, np.int64)
 
     def coded(self, name: str, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return offsets and lengths of all rows of a coded column, from its ``_nbytes``."""
@@ -218,13 +222,13 @@ class FileIndex:
         starts = [np.empty(0, np.int64)]
         for group in range(len(self.starts) - 1):
             held = lengths[self.starts[group] : self.starts[group + 1]]
-            first = self._values(name, group, int(held.sum()) + 4 * len(held))
+            first = self.values(name, group, int(held.sum()) + 4 * len(held))
             # Each value follows its own length in four bytes.
             ends = np.cumsum(held + 4)
             starts.append(first + ends - held)
         return np.concatenate(starts), lengths
 
-    def _values(self, name: str, group: int, nbytes: int) -> int:
+    def values(self, name: str, group: int, nbytes: int) -> int:
         """Return where the values of a column chunk start in the file."""
         if name not in self._names:
             raise KeyError(f"{self.path} has no column {name!r}; it has {', '.join(self._names)}")
@@ -267,6 +271,13 @@ class FileIndex:
                 f"{self.path} cannot be read ({error}); it is damaged. Run verify on the store to "
                 "see which column, then write this partition again"
             ) from error
+
+
+@lru_cache(maxsize=4096)
+def _first_values(index: FileIndex, name: str, nbytes: int) -> np.ndarray:
+    """Return where the values of each row group start: a number a group, not one a row."""
+    counts = np.diff(index.starts).tolist()
+    return np.array([index.values(name, g, n * nbytes) for g, n in enumerate(counts)], np.int64)
 
 
 def column_of(field: pa.Field) -> Column | None:

@@ -354,7 +354,10 @@ class HeavyColumn:
                 f"column {self.column.name!r} is of an {self.profile} store, which cannot be read "
                 "row by row; pack the store first"
             )
-        offsets, lengths = _places(_index(partition), self.column)
+        index = _index(partition)
+        if self.codec == "raw":
+            return partition.path, *index.fixed(self.column.name, self.column.nbytes, rows)
+        offsets, lengths = _places(index, self.column)
         return partition.path, offsets[rows], lengths[rows]
 
     def decode(self, buffers: Sequence[Buffer], out: np.ndarray) -> None:
@@ -362,7 +365,7 @@ class HeavyColumn:
         decode_rows(self.codec, buffers, out)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _kept(index: FileIndex) -> FileIndex:
     return index
 
@@ -372,10 +375,10 @@ def _index(partition: Partition) -> FileIndex:
     return _kept(FileIndex.of(partition.path))
 
 
-@lru_cache(maxsize=16384)
+# 16 bytes a row and up to a million rows: few are kept.
+@lru_cache(maxsize=32)
 def _places(index: FileIndex, column: Column) -> tuple[np.ndarray, np.ndarray]:
-    if column.codec == "raw":
-        return index.fixed(column.name, column.nbytes)
+    """Return where all rows of a coded column lie."""
     name = f"{column.name}_nbytes"
     return index.coded(column.name, index.table([name])[name].to_numpy())
 

@@ -11,7 +11,7 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -83,11 +83,12 @@ class _Files:
     def __del__(self) -> None:
         self.close()
 
-    def close(self) -> None:
+    # Bound here, since `os` may be gone when the interpreter ends.
+    def close(self, close_one: Callable[[int], None] = os.close) -> None:
         with self._lock:
             self._closed = True
             for path in [p for p, (_, users) in self._open.items() if not users]:
-                os.close(self._open.pop(path)[0])
+                close_one(self._open.pop(path)[0])
 
 
 class Slot:
@@ -170,7 +171,7 @@ class Reader:
             if len(absent):
                 futures.append(self._pool.submit(_clear, slot, source, absent))
             read = self._read if source.direct else _read_through_arrow
-            pieces = asked.cut(2 * self.threads) if source.heavy and len(place) else ()
+            pieces = asked.cut(self.threads) if source.heavy and len(place) else ()
             futures += [self._pool.submit(read, slot, piece) for piece in pieces]
         return futures
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Stream"]
 
 # Batches being read while one is in use: two keep two threads busy at the seam between batches.
-_AHEAD = 3
+_AHEAD = 4
 
 
 @dataclass(frozen=True)

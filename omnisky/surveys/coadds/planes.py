@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from omnisky.surveys.fits import checked, images_of, open_fits
+from omnisky.surveys.fits import checked, images_of_files, open_fits
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -64,22 +64,32 @@ def planes_of(
     ValueError
         If a file is damaged or has no such image.
     """
-    if trusted or len(wanted) < 2:  # in this process decoders hold Python's lock
-        return [_planes(path, numbers, trusted) for path, numbers in wanted]
-    with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda job: _planes(job[0], job[1], trusted), wanted))
+    found = [_mapped_planes(path, numbers, trusted) for path, numbers in wanted]
+    rest = [
+        (i, path, absent)
+        for i, (path, numbers) in enumerate(wanted)
+        if (absent := [number for number in numbers if number not in found[i]])
+    ]
+    # In this process decoders hold Python's lock, so that only child processes gain from company.
+    workers = 1 if trusted else min(len(rest), os.cpu_count() or 1)
+    shares = [rest[k::workers] for k in range(workers)] if rest else []
+    with ThreadPoolExecutor(max(1, len(shares))) as pool:
+        read = pool.map(
+            lambda share: images_of_files([job[1:] for job in share], trusted=trusted), shares
+        )
+        for share, images in zip(shares, read, strict=True):
+            for (i, _, absent), planes in zip(share, images, strict=True):
+                found[i] |= zip(absent, planes, strict=True)
+    return [[found[i][n] for n in numbers] for i, (_, numbers) in enumerate(wanted)]
 
 
-def _planes(path: str | os.PathLike, numbers: Sequence[int], trusted: bool) -> list[np.ndarray]:
+def _mapped_planes(
+    path: str | os.PathLike, numbers: Sequence[int], trusted: bool
+) -> dict[int, np.ndarray]:
+    """Return the images of a file that can be mapped, by number of HDU."""
     with open_fits(path, trusted=trusted) as opened:
-        found: dict[int, np.ndarray] = {}
-        for number in numbers:
-            plane = _mapped(path, opened[number]) if number < len(opened) else None
-            if plane is not None:
-                found[number] = plane
-        rest = [number for number in numbers if number not in found]
-        found |= zip(rest, images_of(opened, rest, trusted=trusted), strict=True)
-    return [found[number] for number in numbers]
+        there = {n: _mapped(path, opened[n]) for n in numbers if n < len(opened)}
+    return {number: plane for number, plane in there.items() if plane is not None}
 
 
 def _mapped(path: str | os.PathLike, hdu: Any) -> np.ndarray | None:

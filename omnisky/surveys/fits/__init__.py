@@ -11,7 +11,7 @@ so that a decoder that crashes takes nothing else down.
 from __future__ import annotations
 
 from omnisky.surveys.fits.headers import FitsLimits, Hdu
-from omnisky.surveys.fits.images import image_of, images_of
+from omnisky.surveys.fits.images import image_of, images_of, images_of_files
 from omnisky.surveys.fits.opening import checked, header_of, open_fits
 from omnisky.surveys.fits.tables import columns_of, table_of
 from omnisky.surveys.fits.units import unit_is
@@ -24,6 +24,7 @@ __all__ = [
     "header_of",
     "image_of",
     "images_of",
+    "images_of_files",
     "open_fits",
     "table_of",
     "unit_is",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from omnisky.surveys.fits.values import in_units, whole_number
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
 
-__all__ = ["image_of", "images_of"]
+__all__ = ["image_of", "images_of", "images_of_files"]
 
 _SCRIPT = child.__file__
 _DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64")
@@ -80,6 +81,50 @@ def images_of(
             return images_of(opened, extensions, limits=limits, trusted=trusted, rows=rows)
     known = checked(source)
     limits = limits or known.limits
+    asked = [(known, hdu) for hdu in _images(known, extensions, limits, trusted)]
+    return _decoded(asked, limits, trusted, rows)
+
+
+def images_of_files(
+    wanted: Sequence[tuple[str | os.PathLike, Sequence[int | str]]],
+    *,
+    limits: FitsLimits | None = None,
+    trusted: bool = False,
+) -> list[list[np.ndarray]]:
+    """Return the pixels of image HDUs of several files, decoded by one child process for all.
+
+    Parameters
+    ----------
+    wanted : sequence of (path, sequence of int or str)
+        Files, and numbers or names of HDUs in each.
+    limits, trusted
+        As in `images_of`.
+
+    Returns
+    -------
+    list of list of array
+        Images of each file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `images_of` does.
+    """
+    limits = limits or FitsLimits()
+    with ExitStack() as stack:
+        asked: list[tuple[CheckedFile, Hdu]] = []
+        for path, extensions in wanted:
+            opened = stack.enter_context(open_fits(path, limits=limits, trusted=trusted))
+            known = checked(opened)
+            asked += [(known, hdu) for hdu in _images(known, extensions, limits, trusted)]
+        images = iter(_decoded(asked, limits, trusted, slice(None)))
+        return [[next(images) for _ in extensions] for _, extensions in wanted]
+
+
+def _images(
+    known: CheckedFile, extensions: Sequence[int | str], limits: FitsLimits, trusted: bool
+) -> list[Hdu]:
+    """Return HDUs, each an image within the limits."""
     hdus = [known.find(extension) for extension in extensions]
     for hdu in hdus:
         if hdu.kind not in ("image", "compressed") or not hdu.shape:
@@ -92,14 +137,23 @@ def images_of(
                 f"{known.path}, {hdu.title}: the image takes {hdu.image_bytes} bytes; allowed "
                 f"are {limits.max_image_bytes}. Raise FitsLimits.max_image_bytes"
             )
-    packed = [hdu for hdu in hdus if hdu.kind == "compressed"]
+    return hdus
+
+
+def _decoded(
+    asked: Sequence[tuple[CheckedFile, Hdu]], limits: FitsLimits, trusted: bool, rows: slice
+) -> list[np.ndarray]:
+    """Read or decode images, of one file or several."""
+    packed = [(known, hdu) for known, hdu in asked if hdu.kind == "compressed"]
     if trusted:
-        decoded = {hdu.index: _decode_here(hdu, known) for hdu in packed}
+        found = {(known.plain, hdu.index): _decode_here(hdu, known) for known, hdu in packed}
     else:
-        decoded = _decode_apart(known, packed, limits) if packed else {}
+        found = _decode_apart(packed, limits) if packed else {}
     return [
-        decoded[hdu.index][rows] if hdu.index in decoded else _read(hdu, known, rows)
-        for hdu in hdus
+        found[known.plain, hdu.index][rows]
+        if (known.plain, hdu.index) in found
+        else _read(hdu, known, rows)
+        for known, hdu in asked
     ]
 
 
@@ -130,7 +184,8 @@ def _decode_here(hdu: Hdu, known: CheckedFile) -> np.ndarray:
     try:
         with quiet(), fits.open(known.plain, memmap=False) as opened:
             data = np.asarray(opened[hdu.index].data)
-            data = np.array(data, dtype=data.dtype.newbyteorder("="))
+            # It is not mapped: a copy is needed for another byte order alone.
+            data = np.asarray(data, dtype=data.dtype.newbyteorder("="))
     except Exception as error:  # astropy raises many kinds
         raise ValueError(f"{known.path}, {hdu.title}: {error}. {DAMAGED}") from error
     return _as_declared(data, hdu, known)
@@ -146,30 +201,32 @@ def _as_declared(data: np.ndarray, hdu: Hdu, known: CheckedFile) -> np.ndarray:
 
 
 def _decode_apart(
-    known: CheckedFile, hdus: Sequence[Hdu], limits: FitsLimits
-) -> dict[int, np.ndarray]:
-    """Decode compressed images in a child process, by number of HDU."""
+    images: Sequence[tuple[CheckedFile, Hdu]], limits: FitsLimits
+) -> dict[tuple[str, int], np.ndarray]:
+    """Decode compressed images in a child process, by file and number of HDU."""
+    once = {(known.plain, hdu.index): (known, hdu) for known, hdu in images}
     with tempfile.TemporaryDirectory(prefix="omnisky-") as folder:
-        targets = {hdu.index: os.path.join(folder, f"{hdu.index}.raw") for hdu in hdus}
+        targets = {key: os.path.join(folder, f"{i}.raw") for i, key in enumerate(once)}
         seconds = limits.max_seconds * len(targets)
         job = {
             "memory_bytes": limits.max_memory_bytes,
             "seconds": seconds,
-            "images": [(known.plain, index, target) for index, target in targets.items()],
+            "images": [(*key, target) for key, target in targets.items()],
         }
         answers, ended = _run_child(job, seconds)
         found = {}
-        for position, hdu in enumerate({hdu.index: hdu for hdu in hdus}.values()):
+        for position, (key, (known, hdu)) in enumerate(once.items()):
             answer = answers[position] if position < len(answers) else {"error": ended}
             if "error" in answer:
                 raise ValueError(
                     f"{known.path}, {hdu.title}: decoding failed: {answer['error']}. {DAMAGED}"
                 )
             shape: Any = answer["shape"]
-            data = np.fromfile(targets[hdu.index], dtype=np.dtype(answer["dtype"]))
+            data = np.fromfile(targets[key], dtype=np.dtype(answer["dtype"]))
+            os.unlink(targets[key])  # so that file and array do not take space together for long
             if data.size == math.prod(shape):
                 data = data.reshape(shape)
-            found[hdu.index] = _as_declared(data, hdu, known)
+            found[key] = _as_declared(data, hdu, known)
         return found
 
 

@@ -7,8 +7,8 @@ What its data sets do differently, and what is made of it:
 * wavelengths: Angstrom for each spectrum, -1 in padding, brought to the survey's grid, on which
   the pixels already lie; widths of the line-spread function in pixels;
 * HSC images: counts with zero point 27, and a largest float where the variance is zero;
-* images were cut one pixel off: the object is at 79 of 160 pixels, half a pixel left of and below
-  the centre, to within half a pixel;
+* images were cut one pixel off: the object lies between pixels 78 and 79 of 160, one pixel left of
+  and below the centre, to within half a pixel;
 * DESI's ZWARN is a bool in version 1.5, True where there is no warning: others are then unknown;
 * Gaia positions may have the precision of float32, up to 0.06 arcsec off: a warning says so.
 """

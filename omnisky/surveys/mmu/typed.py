@@ -33,6 +33,9 @@ Rows = Mapping[str, np.ndarray]
 COEFFICIENTS = ("spectral_coefficients.coeff", "spectral_coefficients.coeff_error")
 _NO_VARIANCE = 1e37  # nan_to_num made the largest float of 1 / 0
 _COUNTS = 10 ** (-0.4 * (27.0 - 22.5))  # nanomaggies of an HSC count
+# Positions from 1 were given to Cutout2D, which counts from 0. Its windows start at whole pixels:
+# objects lie 1.5 to 0.5 pixels left of and below the centre, and nothing tells where in between.
+_OFFSET = -1.0
 _TYPES = {"PSF": 1, "REX": 2, "EXP": 3, "DEV": 4, "SER": 5, "DUP": 6}
 _SURVEYS = {s.name: s for s in (LEGACYSURVEY, HSC, SDSS, DESI, GAIA)}
 
@@ -181,7 +184,7 @@ def _images(
         declared.bands,
         declared.pixel_scale_arcsec or 0.0,
         width,
-        np.full((len(flux), 2), -0.5, np.float32),
+        np.full((len(flux), 2), _OFFSET, np.float32),
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnisky.data.store import Source, ingest, open_store, verify, write_store
+from omnisky.data.store import Source, StoreSpec, ingest, open_store, verify, write_store
+from omnisky.data.store.ingest import _read_source
 from omnisky.data.store.job import Job
 from omnisky.modalities import Observations, Scalar, SkyObjects
 from omnisky.surveys import Problems
@@ -99,6 +100,25 @@ def test_a_full_disk_is_said_and_the_ingest_goes_on(tmp_path, whole):
     assert [p.name for p in tmp_path.iterdir()] == [".toy.unfinished"]
     ingest(toy["sources"](), path, **toy["OPTIONS"])
     assert_same_files(path, whole)
+
+
+def test_a_file_that_cannot_be_read_is_no_full_disk(tmp_path):
+    def read(problems):
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match=r"Input/output error.* mend this and start") as error:
+        ingest([Source(name="a", read=read)], tmp_path / "toy")
+    assert "space" not in str(error.value)
+
+
+def test_runs_of_other_sources_are_left_alone(tmp_path):
+    kept = [tmp_path / "1000001-000000.parquet", tmp_path / "000002-000001.parquet"]
+    gone = [tmp_path / "000001-000000.parquet", tmp_path / ".writing-ab12-000001-000003.parquet"]
+    for path in kept + gone:
+        path.touch()
+    source = Source(name="a", read=lambda problems: [])
+    _read_source(tmp_path, 1, source, StoreSpec(), "raise", 1)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 def test_only_the_same_ingest_goes_on(tmp_path):

@@ -98,6 +98,8 @@ def test_one_page_a_row_group_however_many_rows(tmp_path):
         for row, at, n in zip(rows, offsets, lengths, strict=True):
             found = np.frombuffer(os.pread(file.fileno(), n, at), np.float32)
             assert (found == value[coordinates["object_id"][row]]).all()
+    with pytest.raises(IndexError, match="0 to 39999"):
+        store.heavy("many_c_value").locate(partition, np.array([40_000]))
 
 
 def test_coordinates_and_rows(tmp_path, batches):
