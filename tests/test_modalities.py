@@ -9,7 +9,14 @@ from hypothesis.extra import numpy as hnp
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import KFold, cross_val_predict, train_test_split
 
-from omnisky.modalities import Modality, Observations, Scalar, Spectrum, UnknownModalityError
+from omnisky.modalities import (
+    Modality,
+    Observations,
+    Scalar,
+    SkyObjects,
+    Spectrum,
+    UnknownModalityError,
+)
 
 GRID = np.array([400.0, 402.0, 404.0])
 SPEC = {
@@ -255,3 +262,15 @@ def test_modality_grid():
 def test_modality_refuses(wrong):
     with pytest.raises(ValueError, match="modality 'survey_x'"):
         Modality(**SPEC, **wrong)
+
+
+def test_identifiers_do_not_wrap_around():
+    ids = np.array([2**63 + 5, 7], dtype=np.uint64)
+    with pytest.raises(ValueError, match="as text"):
+        SkyObjects(
+            survey="x",
+            object_id=ids,
+            ra_deg=np.zeros(2),
+            dec_deg=np.zeros(2),
+            observations=Observations({"g": Scalar(np.zeros(2))}),
+        )

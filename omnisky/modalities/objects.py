@@ -56,6 +56,11 @@ class SkyObjects:
                 f"object_id of {self.survey!r} must be integers or strings, one an object; found "
                 f"shape {ids.shape} of {ids.dtype}. Decode bytes first"
             )
+        if ids.dtype.kind == "u" and (ids > np.iinfo(np.int64).max).any():
+            raise ValueError(
+                f"object_id of {self.survey!r} must be below 2^63 or text; found {ids.max()}. "
+                "Give the identifiers as text"
+            )
         ids = ids.astype(np.int64) if ids.dtype.kind in "iu" else ids
         ra, dec = (np.asarray(a, dtype=np.float64) for a in (self.ra_deg, self.dec_deg))
         wrong = ~(np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90))
