@@ -35,16 +35,6 @@ from omnisky.data.store.schema import COORDINATES, HEALPIX, Column, Layout
 __all__ = ["Merger", "merge_partition"]
 
 
-@lru_cache(maxsize=64)
-def _kept(index: FileIndex) -> FileIndex:
-    return index
-
-
-def _index(path: Path) -> FileIndex:
-    """Return the index of a run, with its footer read once."""
-    return _kept(FileIndex.of(path))
-
-
 class Merger:
     """Merge the rows of runs that lie in one cell into a partition.
 
@@ -99,7 +89,7 @@ class Merger:
 
     def _light(self, number: int, run: Run, low: int, high: int) -> pa.Table:
         """Read the light columns of a run's rows in a range, with where each row lies."""
-        index = _index(self.folder / run.path)
+        index = FileIndex.of(self.folder / run.path)
         groups = list(_overlapping(index, low, high))
         there = set(index.metadata.schema.to_arrow_schema().names)
         names = [f.name for f in self.fields if f.name in there]
@@ -148,7 +138,7 @@ class Merger:
         return arrays
 
     def _run(self, run: Run) -> FileIndex:
-        return _index(self.folder / run.path)
+        return FileIndex.of(self.folder / run.path)
 
     def _copied(
         self, column: Column, places: Sequence[tuple[Run, np.ndarray]], row_of: np.ndarray

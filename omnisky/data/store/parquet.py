@@ -168,14 +168,14 @@ class FileIndex:
 
     @classmethod
     def of(cls, path: Path) -> FileIndex:
-        """Return the index of a file as it is now."""
+        """Return the index of a file as it is now, with its footer read once."""
         try:
             found = path.stat()
         except OSError as error:
             raise FileNotFoundError(
                 f"{path} is missing; the store is not complete, copy it again or write it anew"
             ) from error
-        return cls(path, (found.st_size, found.st_mtime_ns))
+        return _kept(cls(path, (found.st_size, found.st_mtime_ns)))
 
     @cached_property
     def metadata(self) -> pq.FileMetaData:
@@ -271,6 +271,11 @@ class FileIndex:
                 f"{self.path} cannot be read ({error}); it is damaged. Run verify on the store to "
                 "see which column, then write this partition again"
             ) from error
+
+
+@lru_cache(maxsize=256)
+def _kept(index: FileIndex) -> FileIndex:
+    return index
 
 
 @lru_cache(maxsize=4096)

@@ -178,7 +178,7 @@ class Store:
         rows : array of int, optional
             Rows of the partition, in any order; only their row groups are read.
         """
-        index = _index(partition)
+        index = FileIndex.of(partition.path)
         if rows is None:
             return index.table(columns).replace_schema_metadata(None)
         rows = np.asarray(rows, np.int64)
@@ -354,7 +354,7 @@ class HeavyColumn:
                 f"column {self.column.name!r} is of an {self.profile} store, which cannot be read "
                 "row by row; pack the store first"
             )
-        index = _index(partition)
+        index = FileIndex.of(partition.path)
         if self.codec == "raw":
             return partition.path, *index.fixed(self.column.name, self.column.nbytes, rows)
         offsets, lengths = _places(index, self.column)
@@ -363,16 +363,6 @@ class HeavyColumn:
     def decode(self, buffers: Sequence[Buffer], out: np.ndarray) -> None:
         r"""Decode the bytes of rows into an array, shape (row, \\*shape); see `decode_rows`."""
         decode_rows(self.codec, buffers, out)
-
-
-@lru_cache(maxsize=256)
-def _kept(index: FileIndex) -> FileIndex:
-    return index
-
-
-def _index(partition: Partition) -> FileIndex:
-    """Return the index of a partition, with its footer read once."""
-    return _kept(FileIndex.of(partition.path))
 
 
 # 16 bytes a row and up to a million rows: few are kept.
