@@ -3,7 +3,8 @@
 The scheme of AION-1 (arXiv:2510.17960, section on masking): for the input pick one modality, take a
 random number of its tokens and fill the budget from the others; for the output, pick one modality
 to be asked for freely, the others by fractions drawn from a Beta distribution skewed to zero.
-Inputs and outputs never overlap.
+Inputs and outputs never overlap. Our addition: a share of the objects hides the favoured modalities
+(labels) and is asked for all of them, since a label drawn like any other token is asked for rarely.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from torch import Tensor
 from omnisky.model.transformer import Selection
 
 __all__ = ["MaskingConfig", "sample_masks"]
+
+# Favoured objects that show everything else, the situation most predictions are made in.
+_COMPLETE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,11 @@ class MaskingConfig:
         situation met in use; otherwise single tokens are hidden.
     never_visible : tuple of str
         Modalities that are only ever targets.
+    favoured : tuple of str
+        Modalities, labels say, that `favour` is about.
+    favour : float
+        Probability that an object hides all favoured modalities and is asked for them first, given
+        all its others half of the time.
     """
 
     input_budget: int
@@ -43,13 +52,19 @@ class MaskingConfig:
     beta: float = 1.0
     whole: float = 0.5
     never_visible: tuple[str, ...] = ()
+    favoured: tuple[str, ...] = ()
+    favour: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.input_budget < 1 or self.output_budget < 1 or not 0 <= self.whole <= 1:
+        if self.input_budget < 1 or self.output_budget < 1:
             raise ValueError(
-                "masking needs positive budgets and 0 <= whole <= 1; found "
-                f"{self.input_budget}, {self.output_budget}, {self.whole}"
+                f"masking needs positive budgets; found {self.input_budget}, {self.output_budget}"
             )
+        for name in ("whole", "favour"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"masking: {name} must lie between 0 and 1; found {value!r}")
+        if self.favour and not self.favoured:
+            raise ValueError(f"masking: favour={self.favour} needs modalities in favoured")
         if not (self.alpha > 0 and self.beta > 0):
             raise ValueError(f"alpha and beta must be positive; found {self.alpha}, {self.beta}")
 
@@ -60,6 +75,7 @@ def sample_masks(
     config: MaskingConfig,
     generator: torch.Generator,
     hidden: tuple[int, ...] = (),
+    favoured: tuple[int, ...] = (),
 ) -> tuple[Selection, Selection]:
     """Draw visible and asked slots for each object.
 
@@ -75,6 +91,8 @@ def sample_masks(
         Source of all randomness.
     hidden : tuple of int
         Modality numbers that are never visible.
+    favoured : tuple of int
+        Modality numbers of `config.favoured`.
 
     Returns
     -------
@@ -86,12 +104,17 @@ def sample_masks(
     allowed = present.clone()
     if hidden:
         allowed &= ~torch.isin(slot_modality, torch.tensor(hidden))
+    wanted = _favour(allowed, present, slot_modality, favoured, config, generator)
+    allowed &= ~wanted
     seen = _choose_inputs(allowed, member, config, generator)
+    if config.favour:
+        complete = wanted.any(1) & (_uniform((len(present),), generator) < _COMPLETE)
+        seen = torch.where(complete[:, None], _up_to(allowed, config.input_budget, generator), seen)
     # An object that shows all it has could be asked for nothing: take one slot back.
     spare = seen & (seen == present).all(1, keepdim=True) & (seen.sum(1, keepdim=True) > 1)
     returned = _ranks(_uniform(seen.shape, generator).masked_fill(~spare, 2)) == 0
     seen = seen & ~(returned & spare)
-    asked = _choose_targets(present & ~seen, member, config, generator)
+    asked = _choose_targets(present & ~seen, wanted, member, config, generator)
     return _select(seen), _select(asked)
 
 
@@ -119,6 +142,28 @@ def _rank_within(member: Tensor, random: Tensor) -> Tensor:
     return place
 
 
+def _favour(
+    allowed: Tensor,
+    present: Tensor,
+    slot_modality: Tensor,
+    favoured: tuple[int, ...],
+    config: MaskingConfig,
+    generator: torch.Generator,
+) -> Bool[Tensor, "B S"]:
+    """Return the slots that some objects are asked for first; those objects have others to show."""
+    if not config.favour:
+        return torch.zeros_like(present)
+    mine = torch.isin(slot_modality, torch.tensor(favoured)) & present
+    able = (allowed & ~mine).any(1, keepdim=True)
+    return mine & able & (_uniform((len(present), 1), generator) < config.favour)
+
+
+def _up_to(allowed: Tensor, budget: int, generator: torch.Generator) -> Bool[Tensor, "B S"]:
+    """Return all allowed slots, or as many at random as the budget holds."""
+    scores = _uniform(allowed.shape, generator).masked_fill(~allowed, 9)
+    return (_ranks(scores) < budget) & allowed
+
+
 def _choose_inputs(
     allowed: Tensor, member: Tensor, config: MaskingConfig, generator: torch.Generator
 ) -> Bool[Tensor, "B S"]:
@@ -141,7 +186,11 @@ def _choose_inputs(
 
 
 def _choose_targets(
-    available: Tensor, member: Tensor, config: MaskingConfig, generator: torch.Generator
+    available: Tensor,
+    wanted: Tensor,
+    member: Tensor,
+    config: MaskingConfig,
+    generator: torch.Generator,
 ) -> Bool[Tensor, "B S"]:
     random = _uniform(available.shape, generator)
     first = _pick_modality(available, member, generator).float() @ member.float() > 0
@@ -151,6 +200,7 @@ def _choose_targets(
     quota = (fraction * count).ceil() @ member.float()
     drawn = _rank_within(member, random.masked_fill(~available, 2)) < quota
     tier = torch.where(first, 0.0, torch.where(drawn, 1.0, 2.0))
+    tier = tier.masked_fill(wanted, -1)
     scores = (tier + random).masked_fill(~available, 9)
     return (_ranks(scores) < config.output_budget) & (scores < 9)
 

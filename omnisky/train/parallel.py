@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Processes", "join_processes", "wrap"]
+__all__ = ["Processes", "in_main_process", "join_processes", "wrap"]
 
 T = TypeVar("T")
 
@@ -57,6 +57,11 @@ class Processes:
         """Return when all processes have come here."""
         if self.world_size > 1:
             dist.barrier()
+
+
+def in_main_process() -> bool:
+    """Return True in the one process that writes files, joined or not."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from omnisky.model.model import Model
 from omnisky.model.transformer import Selection, Transformer
 from omnisky.train.config import TrainConfig
 from omnisky.train.loop import train
+from omnisky.train.parallel import in_main_process
 from omnisky.train.recipe import read_recipe, write_json
 
 __all__ = ["PretrainingObjective", "PretrainingRecipe", "pretrain"]
@@ -95,6 +96,7 @@ class PretrainingObjective:
         self.n_examples = len(tokens)
         self.weights = {n: (token_weights or {}).get(n, 1.0) for n in module.names}
         self.hidden = tuple(module.names.index(n) for n in masking.never_visible)
+        self.favoured = tuple(module.names.index(n) for n in masking.favoured)
         digest = hashlib.sha256(self.ids.numpy().tobytes() + self.present.numpy().tobytes())
         digest.update(
             json.dumps([module.config.to_dict(), masking.__dict__, self.weights]).encode()
@@ -107,7 +109,9 @@ class PretrainingObjective:
         """Return the loss and the mean cross-entropy a token of each modality asked for."""
         present = self.present[indices]
         slots = self.transformer.slot_modality.cpu()
-        visible, asked = sample_masks(present, slots, self.masking, generator, self.hidden)
+        visible, asked = sample_masks(
+            present, slots, self.masking, generator, self.hidden, self.favoured
+        )
         ids = self.ids[indices]
         targets = torch.gather(ids, 1, asked.slots).flatten()
         total = torch.zeros(())
@@ -190,7 +194,8 @@ def pretrain(
     write_json(plan, folder / "recipe.json")
     train(objective, plan.train, folder)
     model.network.eval()
-    model.save_pretrained(folder / "model")
+    if in_main_process():
+        model.save_pretrained(folder / "model")
     return model
 
 

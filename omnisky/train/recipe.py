@@ -75,7 +75,8 @@ def write_json(resolved: Any, path: str | os.PathLike) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{path.name}")
+    # Processes of one run may come here at once.
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
         text = json.dumps(_converter().unstructure(resolved), indent=1, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -80,8 +80,16 @@ def test_long_modalities_do_not_crowd_out_scalars():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"input_budget": 0}, {"whole": 1.5}, {"alpha": 0.0}, {"output_budget": -1}]
+    "wrong",
+    [
+        {"input_budget": 0},
+        {"whole": 1.5},
+        {"alpha": 0.0},
+        {"output_budget": -1},
+        {"favour": 0.5},
+        {"favour": -0.1, "favoured": ("a",)},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"masking needs|must be positive"):
+    with pytest.raises(ValueError, match=r"masking needs|must be positive|must lie between|needs modalities"):
         dataclasses.replace(MaskingConfig(input_budget=2, output_budget=2), **wrong)
