@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnisky.adapt.heads import EnsembleHead, HeadShape, Unit
-from omnisky.adapt.inputs import View, on_device, take
+from omnisky.adapt.inputs import Features, View, on_device, take
 from omnisky.adapt.labels import Labels
 from omnisky.adapt.linear import fit_linear
 
@@ -107,11 +107,11 @@ def fit_unit(
     residuals : dict of int to array
         Leave-one-out residuals of its linear part, see `fit_linear`.
     """
-    head = EnsembleHead(shape).to(views[0].features()[0].device)
+    head = EnsembleHead(shape).to(views[0].features().x.device)
     residuals = fit_linear(head, views, labels)
     tuned = copy.deepcopy(network) if settings.adaptation == "full" else None
     if shape.attentive:
-        head.standardise_pooled([(view.index, *view.features()) for view in views])
+        head.standardise_pooled([(view.index, view.features()) for view in views])
         train_head(head, views, labels, settings, tuned)
         _choose_shares(head, views, labels, tuned)
     own = tuned is not None
@@ -236,11 +236,14 @@ def _richest(views: list[View], objects: int) -> np.ndarray:
     return richest
 
 
-def _features(view: View, index: np.ndarray, network: Any, keep: float) -> tuple[Tensor, Tensor]:
+def _features(
+    head: EnsembleHead, view: View, index: np.ndarray, network: Any, keep: float
+) -> Features:
     if network is None:
         return view.features(index)
     assert view.tokens is not None, "only tokens can pass an encoder that is trained"
-    return network.encode(on_device(take(view.tokens, index), network, keep))
+    tokens = on_device(take(view.tokens, index), network, keep)
+    return Features(*network.encode_and_ask(tokens, head.shape.asks))
 
 
 def _batch_loss(
@@ -250,9 +253,9 @@ def _batch_loss(
     head.train()
     if network is not None:
         network.train()
-    x, mask = _features(view, index, network, _TOKEN_KEEP)
+    features = _features(head, view, index, network, _TOKEN_KEEP)
     rows = torch.as_tensor(view.rows[index])
-    outputs = head(x, mask, view.index)
+    outputs = head(features, view.index)
     loss, weight = _losses(outputs, labels, rows, who)
     if not labels.classes:
         loss = loss + _SCALE_WEIGHT * _scale_losses(outputs, labels, rows) * weight
@@ -301,9 +304,9 @@ def evaluate(head: EnsembleHead, views: list[View], labels: Labels, network: Any
         mine = np.flatnonzero((richest[view.rows] == i) & held[view.rows])
         for j in range(0, len(mine), 1024):
             part = mine[j : j + 1024]
-            x, mask = _features(view, part, network, 1.0)
+            features = _features(head, view, part, network, 1.0)
             rows = torch.as_tensor(view.rows[part])
-            loss, weight = _losses(head(x, mask, view.index), labels, rows, labels.held)
+            loss, weight = _losses(head(features, view.index), labels, rows, labels.held)
             total, count = total + loss.sum((0, 1)).cpu(), count + weight.sum((0, 1)).cpu()
     return torch.atleast_1d(total / count.clamp(min=1))
 
