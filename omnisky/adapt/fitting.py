@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,10 +180,11 @@ def train_head(
 @torch.no_grad()
 def _choose_shares(head: EnsembleHead, views: list[View], labels: Labels, network: Any) -> None:
     """Blend linear and attentive part, each target as its held-out objects like it best."""
+    held = list(_held(head, views, labels, network))
     losses = []
     for share in _SHARES:
         head.share.fill_(share)
-        losses.append(evaluate(head, views, labels, network))
+        losses.append(_held_loss(head, held, labels))
     best = torch.tensor(_SHARES)[torch.stack(losses).argmin(0)]
     head.share.copy_(best.expand_as(head.share))
 
@@ -294,20 +295,33 @@ def _scale_losses(outputs: tuple[Tensor, Tensor], labels: Labels, rows: Tensor) 
 @torch.no_grad()
 def evaluate(head: EnsembleHead, views: list[View], labels: Labels, network: Any = None) -> Tensor:
     """Return the mean loss of the objects held out, each in its fullest view, shape (target,)."""
+    return _held_loss(head, _held(head, views, labels, network), labels)
+
+
+def _held(
+    head: EnsembleHead, views: list[View], labels: Labels, network: Any
+) -> Iterator[tuple[int, Tensor, Features]]:
+    """Yield the objects held out as (pattern, rows, features), each in its fullest view."""
     head.eval()
     if network is not None:
         network.eval()
     richest = _richest(views, labels.train.shape[1])
     held = labels.held.any(0).numpy()
-    total, count = torch.zeros(()), torch.zeros(())
     for i, view in enumerate(views):
         mine = np.flatnonzero((richest[view.rows] == i) & held[view.rows])
         for j in range(0, len(mine), 1024):
             part = mine[j : j + 1024]
-            features = _features(head, view, part, network, 1.0)
             rows = torch.as_tensor(view.rows[part])
-            loss, weight = _losses(head(features, view.index), labels, rows, labels.held)
-            total, count = total + loss.sum((0, 1)).cpu(), count + weight.sum((0, 1)).cpu()
+            yield view.index, rows, _features(head, view, part, network, 1.0)
+
+
+def _held_loss(
+    head: EnsembleHead, held: Iterable[tuple[int, Tensor, Features]], labels: Labels
+) -> Tensor:
+    total, count = torch.zeros(()), torch.zeros(())
+    for pattern, rows, features in held:
+        loss, weight = _losses(head(features, pattern), labels, rows, labels.held)
+        total, count = total + loss.sum((0, 1)).cpu(), count + weight.sum((0, 1)).cpu()
     return torch.atleast_1d(total / count.clamp(min=1))
 
 

@@ -287,6 +287,11 @@ class Transformer(nn.Module):
         visible = Selection(slots.expand(len(ids), -1), mask[:, slots])
         return self.encode_slots(ids, visible)
 
+    def set_dropout(self, rate: float) -> None:
+        """Leave out this share of what each part of each block says, in training mode only."""
+        for block in (*self.encoder, *self.decoder):
+            block.dropout = rate
+
     def hidden_matrices(self) -> set[str]:
         """Return names of the square-ish matrices inside the blocks, which Muon may move."""
         return {
