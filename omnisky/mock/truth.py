@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -225,7 +226,20 @@ class Truth(Mapping[str, np.ndarray]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
 
+    @overload
+    def __getitem__(self, key: str) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, key: slice | np.ndarray | list[int]) -> Truth: ...
+
     def __getitem__(self, key):
         if isinstance(key, str):
             return self._columns[key]
-        return Truth({name: np.atleast_1d(values[key]) for name, values in self._columns.items()})
+        # Not through __init__: its checks hold for any part, and take longer than a spectrum.
+        part = object.__new__(Truth)
+        part._columns = {name: values[key] for name, values in self._columns.items()}
+        if part._columns["object_id"].ndim != 1:
+            part._columns = {name: values.reshape(-1) for name, values in part._columns.items()}
+        for values in part._columns.values():
+            values.flags.writeable = False
+        return part

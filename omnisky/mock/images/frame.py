@@ -1,0 +1,256 @@
+"""The frame about an object: stamps of sources are added to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from omnisky.mock.images.instruments import Conditions, Instrument
+from omnisky.mock.images.light import Grid
+from omnisky.mock.images.psf import Psf, see, stamp_size
+
+__all__ = ["Frame", "place", "point_size", "reach"]
+
+# Surface brightness, in units of the noise of a pixel, that may be cut off at the edge of a stamp.
+_EDGE = 0.05
+# Sides of the windows of faint sources.
+_WINDOWS = (13, 21, 33)
+
+
+class Frame:
+    """Hold an image to which sources are added, and which source dominates each pixel.
+
+    Parameters
+    ----------
+    instrument : Instrument
+        The survey.
+    conditions : Conditions
+        PSF and noise.
+    size : int
+        Side in pixels.
+    at : (float, float)
+        Position x, y of the object, pixels from 0.
+    maps : bool
+        Whether to keep track of which source dominates each pixel.
+
+    Attributes
+    ----------
+    flux : array of float32, shape (band, y, x)
+        Light of all sources, nmgy.
+    segmentation : array of int16, shape (y, x), or None
+        0 where there is sky, else the number of the source.
+    """
+
+    def __init__(
+        self,
+        instrument: Instrument,
+        conditions: Conditions,
+        size: int,
+        at: tuple[float, float],
+        maps: bool,
+    ) -> None:
+        self.instrument, self.conditions, self.size, self.at = instrument, conditions, size, at
+        self.flux = np.zeros((len(instrument.bands), size, size), dtype=np.float32)
+        self.reference = instrument.bands.index("r")
+        self.maps = maps
+        self.segmentation = np.zeros((size, size), dtype=np.int16) if maps else None
+        level = 1.5 * conditions.sigma[self.reference]
+        self._most = np.full((size, size), level, dtype=np.float32) if maps else None
+        self.sources = 0
+
+    def add(self, stamp: np.ndarray, corner: tuple[int, int]) -> None:
+        """Add a stamp whose first pixel is pixel `corner` (x, y) of the frame.
+
+        Parameters
+        ----------
+        stamp : array of float32, shape (band, y, x)
+            May reach beyond the frame.
+        corner : (int, int)
+            May be negative.
+        """
+        self.sources += 1
+        x, y = corner
+        rows, columns = stamp.shape[-2:]
+        left, low = max(x, 0), max(y, 0)
+        right, top = min(x + columns, self.size), min(y + rows, self.size)
+        if right <= left or top <= low:
+            return
+        part = stamp[:, low - y : top - y, left - x : right - x]
+        self.flux[:, low:top, left:right] += part
+        if self.segmentation is not None and self._most is not None:
+            most = self._most[low:top, left:right]
+            more = part[self.reference] > most
+            np.copyto(self.segmentation[low:top, left:right], np.int16(self.sources), where=more)
+            np.copyto(most, part[self.reference], where=more)
+
+    def pixel(self, east: float, north: float) -> tuple[float, float]:
+        """Return the position in the frame of a place relative to the object, arcsec."""
+        scale = self.instrument.pixel_scale_arcsec
+        return self.at[0] - east / scale, self.at[1] + north / scale
+
+    def add_point(self, fluxes: np.ndarray, at: tuple[float, float]) -> None:
+        """Add a point source of fluxes (band,) at pixel x, y."""
+        size = point_size(fluxes, self.conditions, self.instrument, self.largest)
+        grid, corner = self.grid(at, size)
+        self.add(see(self.conditions.psfs, grid, fluxes=fluxes[None], smooth=[None]), corner)
+
+    @property
+    def largest(self) -> int:
+        """Side of the largest stamp: the frame and a margin for the PSF."""
+        return -(-(self.size + 24) // 32) * 32
+
+    def grid(self, at: tuple[float, float], size: int) -> tuple[Grid, tuple[int, int]]:
+        """Return the grid of a stamp about pixel x, y of the frame, and its corner."""
+        corner, inside = place(at, size)
+        scale = self.instrument.pixel_scale_arcsec
+        return Grid(size=size, scale=scale, x=inside[0], y=inside[1]), corner
+
+    def mask_of(self, stamp: np.ndarray | None, corner: tuple[int, int]) -> np.ndarray:
+        """Return a mask of the frame from one of a stamp; empty without a stamp."""
+        mask = np.zeros((self.size, self.size), dtype=bool)
+        if stamp is not None:
+            x, y = corner
+            rows, columns = stamp.shape
+            left, low = max(x, 0), max(y, 0)
+            right, top = min(x + columns, self.size), min(y + rows, self.size)
+            if right > left and top > low:
+                mask[low:top, left:right] = stamp[low - y : top - y, left - x : right - x]
+        return mask
+
+    def add_spikes(self, fluxes: np.ndarray, at: tuple[float, float]) -> None:
+        """Add the diffraction spikes of a bright star: along the diagonals, by the telescope's vanes.
+
+        Parameters
+        ----------
+        fluxes : array, shape (band,)
+            Fluxes of the star.
+        at : (float, float)
+            Pixel x, y.
+        """
+        bright = max(f / s for f, s in zip(fluxes.tolist(), self.conditions.sigma, strict=True))
+        if bright < 2e4:
+            return
+        pixels = np.arange(self.size, dtype=np.float32)
+        x, y = pixels - np.float32(at[0]), (pixels - np.float32(at[1]))[:, None]
+        c = np.float32(np.sqrt(0.5))
+        first, second = (x + y) * c, (x - y) * c
+        light = np.zeros((self.size, self.size), dtype=np.float32)
+        for along, across in ((first, second), (second, first)):
+            fall = np.abs(along) * np.float32(0.1) + 1
+            light += np.exp(-((across * np.float32(0.7)) ** 2)) / (fall * fall)
+        for band, flux in enumerate(fluxes.tolist()):
+            self.flux[band] += np.float32(flux * 6e-5) * light
+
+    def add_faint(
+        self, fluxes: np.ndarray, x: np.ndarray, y: np.ndarray, shapes: np.ndarray
+    ) -> None:
+        """Add faint sources, seen through the PSF as elliptical Moffat functions of exponent 3.
+
+        Parameters
+        ----------
+        fluxes : array, shape (source, band)
+            Fluxes.
+        x, y : array, shape (source,)
+            Positions in pixels.
+        shapes : array, shape (source, 3)
+            Half-light radius (pixels), axis ratio and position angle (degrees).
+        """
+        scale = self.instrument.pixel_scale_arcsec
+        widths = np.array([psf.fwhm_arcsec for psf in self.conditions.psfs]) / scale
+        brightest = (fluxes / np.array(self.conditions.sigma)).max(axis=1)
+        alpha = np.hypot(widths.max() / 1.02, shapes[:, 0] / 0.643)
+        # Half-width at which r^-6 wings fall below the noise.
+        half = alpha * (brightest * 2 / (np.pi * alpha**2) / (2 * _EDGE)) ** (1 / 6)
+        window = np.searchsorted(_WINDOWS, 2 * half + 1)
+        for k, side in enumerate(_WINDOWS):
+            chosen = (window == k) if k < len(_WINDOWS) - 1 else (window >= k)
+            if chosen.any():
+                stamps, corners = _moffats(
+                    fluxes[chosen], x[chosen], y[chosen], (shapes[chosen], widths, side)
+                )
+                for stamp, corner in zip(stamps, corners.tolist(), strict=True):
+                    self.add(stamp, (corner[0], corner[1]))
+
+
+def place(at: tuple[float, float], size: int) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Return the corner of a stamp about a pixel position, and the position in the stamp."""
+    x, y = int(np.floor(at[0] + 0.5)) - size // 2, int(np.floor(at[1] + 0.5)) - size // 2
+    return (x, y), (at[0] - x, at[1] - y)
+
+
+def _moffats(
+    fluxes: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    form: tuple[np.ndarray, np.ndarray, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return stamps (source, band, y, x) of elliptical Moffat functions, and their corners."""
+    shapes, widths, side = form
+    corner_x, corner_y = np.rint(x).astype(np.int64) - side // 2, np.rint(y).astype(np.int64) - side // 2
+    steps = np.arange(side)
+    dx = (corner_x - x)[:, None] + steps
+    dy = (corner_y - y)[:, None] + steps
+    # FWHM = 1.02 alpha, half-light radius = 0.643 alpha, for exponent 3.
+    major = (widths / 1.0196) ** 2 + ((shapes[:, 0] / 0.643) ** 2)[:, None]
+    minor = (widths / 1.0196) ** 2 + ((shapes[:, 0] * shapes[:, 1] / 0.643) ** 2)[:, None]
+    pa = np.radians(shapes[:, 2])[:, None]
+    s, c = np.sin(pa), np.cos(pa)
+    # Along the major axis: -x sin(pa) + y cos(pa), for east is to the left.
+    xx, yy = s * s / major + c * c / minor, c * c / major + s * s / minor
+    xy = 2 * s * c * (1 / minor - 1 / major)
+    peak = fluxes * 2 / (np.pi * np.sqrt(major * minor))
+    # The cube root of the peak goes into the sum before its third power is taken.
+    root = peak ** (-1 / 3)
+    f = np.float32
+    ax = (root[:, :, None] * (xx[:, :, None] * (dx * dx)[:, None] + 1)).astype(f)[:, :, None, :]
+    ay = (root[:, :, None] * yy[:, :, None] * (dy * dy)[:, None]).astype(f)[:, :, :, None]
+    cross = (root * xy).astype(f)[:, :, None, None] * dy.astype(f)[:, None, :, None]
+    total = cross * dx.astype(f)[:, None, None, :]
+    total += ax
+    total += ay
+    cube = total * total
+    cube *= total
+    return np.reciprocal(cube, out=cube), np.stack([corner_x, corner_y], axis=1)
+
+
+def point_size(
+    fluxes: np.ndarray | Sequence[float], conditions: Conditions, instrument: Instrument, largest: int
+) -> int:
+    """Return the side of a stamp beyond which a point source is far below the noise."""
+    excess = [float(f) / s for f, s in zip(fluxes, conditions.sigma, strict=True)]
+    band = int(np.argmax(excess))
+    scale = instrument.pixel_scale_arcsec
+    radius = 0.0
+    for exponent, width, share in _parts(conditions.psfs[band]):
+        alpha = width / scale / (2 * np.sqrt(2 ** (1 / exponent) - 1))
+        peak = share * excess[band] * (exponent - 1) / (np.pi * alpha**2)
+        if peak > _EDGE:
+            radius = max(radius, alpha * np.sqrt((peak / _EDGE) ** (1 / exponent) - 1))
+    return stamp_size(2 * radius + 2, largest)
+
+
+def _parts(psf: Psf) -> list[tuple[float, float, float]]:
+    """Return exponent, width in arcsec and share of the Moffat functions of a PSF."""
+    core = (psf.beta, psf.fwhm_arcsec, 1 - psf.wing)
+    return [core, (1.5, 3 * psf.fwhm_arcsec, psf.wing)] if psf.wing else [core]
+
+
+def reach(excess: np.ndarray, conditions: Conditions, scale: float) -> np.ndarray:
+    """Return the radius in pixels at which wings of point sources fall far below the noise.
+
+    Parameters
+    ----------
+    excess : array, shape (source,)
+        Flux over the noise of a pixel.
+    conditions : Conditions
+        The PSF.
+    scale : float
+        Side of a pixel in arcsec.
+    """
+    width = max(psf.fwhm_arcsec for psf in conditions.psfs) / scale
+    wing = max(psf.wing for psf in conditions.psfs)
+    # A Moffat function of exponent 1.5 and three times the width falls as this constant / r^3.
+    alpha = 3 * width / (2 * np.sqrt(2 ** (1 / 1.5) - 1))
+    far = (excess * wing * 0.5 * alpha / np.pi / _EDGE) ** (1 / 3)
+    return np.maximum(far, 4 * width)

@@ -1,0 +1,19 @@
+"""How the light of galaxies is distributed, before any instrument sees it."""
+
+from omnisky.mock.images.light.galaxy import Light, draw_galaxy
+from omnisky.mock.images.light.lens import Lens, draw_source
+from omnisky.mock.images.light.profiles import Grid, Sersic, sersic_norm
+from omnisky.mock.images.light.shape import ELLIPTICAL, MERGER, Shape
+
+__all__ = [
+    "ELLIPTICAL",
+    "MERGER",
+    "Grid",
+    "Lens",
+    "Light",
+    "Shape",
+    "draw_galaxy",
+    "draw_source",
+    "Sersic",
+    "sersic_norm",
+]

@@ -1,0 +1,81 @@
+"""Noise of pixels: fast normal numbers, shared with neighbours as in co-added images."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.special import ndtri
+
+from omnisky.mock import seeds
+
+__all__ = ["add_noise", "correlated_normals"]
+
+
+@lru_cache(maxsize=1)
+def _quantiles() -> np.ndarray:
+    """Return 2^16 quantiles of the standard normal distribution, scaled to variance one."""
+    values = ndtri((np.arange(65536) + 0.5) / 65536)
+    table = (values / values.std()).astype(np.float32)
+    table.setflags(write=False)
+    return table
+
+
+def correlated_normals(
+    bits: np.random.BitGenerator, shape: tuple[int, int, int], shift: float
+) -> np.ndarray:
+    """Return normal numbers of variance one, correlated with their neighbours.
+
+    Each is a mean of 2 x 2 independent numbers, as pixels of a co-added image are of those of an
+    exposure that is moved by a fraction of a pixel and interpolated. Sixteen random bits a number
+    pick a quantile: three times as fast as drawing float32 normals; the mean of four has no visible
+    steps.
+
+    Parameters
+    ----------
+    bits : BitGenerator
+        Source of random bits.
+    shape : (int, int, int)
+        Bands, rows, columns.
+    shift : float
+        Fraction of a pixel, 0 to 0.5. Correlation with the next pixel is
+        ``shift * (1 - shift) / (shift ** 2 + (1 - shift) ** 2)``.
+
+    Returns
+    -------
+    array of float32, shape `shape`
+    """
+    bands, rows, columns = shape
+    n = bands * (rows + 1) * (columns + 1)
+    words = bits.random_raw(-(-n // 4)).view(np.uint16)[:n]
+    white = _quantiles().take(words, mode="clip").reshape(bands, rows + 1, columns + 1)
+    norm = shift**2 + (1 - shift) ** 2
+    near, far = np.float32((1 - shift) / np.sqrt(norm)), np.float32(shift / np.sqrt(norm))
+    mixed = white[:, :, :-1] * near
+    mixed += white[:, :, 1:] * far
+    out = mixed[:, :-1] * near
+    out += mixed[:, 1:] * far
+    return out
+
+
+def add_noise(
+    image: np.ndarray, variance: np.ndarray, key: tuple[int, int, str], shift: float
+) -> None:
+    """Add noise to an image in place.
+
+    Parameters
+    ----------
+    image : array of float32, shape (band, y, x)
+        Flux, nmgy.
+    variance : array of float32, shape (band, y, x)
+        Variance, nmgy^2.
+    key : (int, int, str)
+        Seed, number of the object, purpose.
+    shift : float
+        See `correlated_normals`.
+    """
+    # SFC64 gives bits twice as fast as Philox; it starts from numbers of the object's own stream.
+    start = seeds.stream(*key).integers(0, 2**63, 2)
+    noise = correlated_normals(np.random.SFC64(start), image.shape, shift)
+    noise *= np.sqrt(variance)
+    image += noise
