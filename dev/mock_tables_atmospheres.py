@@ -17,8 +17,8 @@ PROVENANCE = {
     "table": "atmospheres.npz",
     "origin": "computed by dev/mock_tables_atmospheres.py",
     "licence": "this project's",
-    "citation": "Mihalas 1978, Stellar Atmospheres; Hummer & Mihalas 1988, ApJ 331, 794; Gray 2005, "
-    "The Observation and Analysis of Stellar Photospheres; Griem 1960, ApJ 132, 883",
+    "citation": "Mihalas 1978, Stellar Atmospheres; Hummer & Mihalas 1988, ApJ 331, 794; Gray "
+    "2005, The Observation and Analysis of Stellar Photospheres; Griem 1960, ApJ 132, 883",
     "changed": "-",
 }
 
@@ -44,10 +44,10 @@ def ionisation(t, p, helium: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Return electrons, protons and neutral hydrogen per cm3 of gas at T (K) and pressure."""
     total = p / (K * t)
     saha = 2 / 2.0 * (2 * np.pi * M_E * K * t / H**2) ** 1.5 * np.exp(-RYDBERG * E_V / (K * t))
-    electrons = 0.3 * total
+    electrons, protons = 0.3 * total, np.zeros_like(total)
     for _ in range(60):
         hydrogen = np.maximum(total - electrons, 1e-30 * total) / (1 + helium)
-        second = helium * hydrogen / (1 + np.exp((2.9e5 / t - 12.0)))  # He I ionised above 24 kK
+        second = helium * hydrogen / (1 + np.exp(2.9e5 / t - 12.0))  # He I ionised above 24 kK
         protons = hydrogen * saha / (electrons + saha)
         electrons = 0.5 * electrons + 0.5 * np.maximum(protons + second, 1e-12 * total)
     hydrogen = (total - electrons) / (1 + helium)
@@ -65,8 +65,15 @@ def occupation(n: np.ndarray, protons: np.ndarray) -> np.ndarray:
 def negative_ion(angstrom, t, electrons) -> np.ndarray:
     """Return absorption of H- per neutral atom (Gray 2005, equations 8.12 and 8.13), cm2."""
     w = np.clip(angstrom, 1500.0, 16000.0)
-    coefficients = (1.99654, -1.18267e-5, 2.64243e-6, -4.40524e-10, 3.23992e-14, -1.39568e-18,
-                    2.78701e-23)
+    coefficients = (
+        1.99654,
+        -1.18267e-5,
+        2.64243e-6,
+        -4.40524e-10,
+        3.23992e-14,
+        -1.39568e-18,
+        2.78701e-23,
+    )
     bound = np.maximum(sum(c * w**i for i, c in enumerate(coefficients)), 0.0)
     bound = np.where(angstrom < 16000.0, bound, 0.0) * 1e-18
     theta = 5040.0 / t
@@ -82,13 +89,21 @@ def negative_ion(angstrom, t, electrons) -> np.ndarray:
 
 
 def oscillator(n: int, m: int) -> float:
-    """Return the absorption oscillator strength n to m (Kramers, with Menzel & Pekeris' Gaunt)."""
-    x = 1 - (n / m) ** 2
-    known = {(1, 2): 0.4162, (1, 3): 0.0791, (1, 4): 0.0290, (2, 3): 0.6407, (2, 4): 0.1193,
-             (2, 5): 0.0447, (2, 6): 0.0221, (3, 4): 0.8421, (3, 5): 0.1506}
+    """Return the oscillator strength of n to m: exact for the first, else Kramers' with a factor."""
+    known = {
+        (1, 2): 0.4162,
+        (1, 3): 0.0791,
+        (1, 4): 0.0290,
+        (2, 3): 0.6407,
+        (2, 4): 0.1193,
+        (2, 5): 0.0447,
+        (2, 6): 0.0221,
+        (3, 4): 0.8421,
+        (3, 5): 0.1506,
+    }
     kramers = 32 / (3 * np.pi * np.sqrt(3)) * (1 / n**2 - 1 / m**2) ** -3 / (n**5 * m**3)
     gaunt = {1: 0.80, 2: 0.87, 3: 0.90}.get(n, 0.93)
-    return known.get((n, m), kramers * gaunt * (1 + 0 * x))
+    return known[n, m] if (n, m) in known else float(kramers) * gaunt
 
 
 def hydrogen(angstrom, t, electrons, protons, neutral) -> np.ndarray:
@@ -113,7 +128,9 @@ def hydrogen(angstrom, t, electrons, protons, neutral) -> np.ndarray:
         if n > 3:
             continue
         for m in range(n + 1, N_LEVELS):
-            kappa = kappa + level * line(w, n, m, t, field) * occupation(np.array(float(m)), protons)
+            kappa = kappa + level * line(w, n, m, t, field) * occupation(
+                np.array(float(m)), protons
+            )
     return kappa
 
 
@@ -142,7 +159,11 @@ def opacity(angstrom, t, p, helium: float) -> tuple[np.ndarray, np.ndarray, np.n
     true = true * (1 - np.exp(-np.minimum(1.438777e8 / (angstrom * t[:, None]), 300.0)))
     true = true + neutral[:, None] * negative_ion(angstrom[None], t[:, None], electrons[:, None])
     rayleigh = neutral[:, None] * 5.8e-13 / np.maximum(angstrom, 1300.0) ** 4
-    return true / density[:, None], (electrons[:, None] * THOMSON + rayleigh) / density[:, None], density
+    return (
+        true / density[:, None],
+        (electrons[:, None] * THOMSON + rayleigh) / density[:, None],
+        density,
+    )
 
 
 def planck(angstrom, t) -> np.ndarray:
@@ -188,9 +209,16 @@ def optical_depth(total, mass) -> np.ndarray:
 
 def atmosphere(teff: float, logg: float, helium: float, n_iterations: int = 40) -> np.ndarray:
     """Return the emergent flux F_lambda over sigma Teff^4 on `WAVELENGTH`, 1 / Angstrom."""
-    coarse = np.unique(np.concatenate([
-        np.geomspace(120.0, 911.0, 60), np.geomspace(912.5, 3640.0, 120),
-        np.geomspace(3650.0, 12000.0, 160), np.geomspace(12200.0, 2e5, 40)]))
+    coarse = np.unique(
+        np.concatenate(
+            [
+                np.geomspace(120.0, 911.0, 60),
+                np.geomspace(912.5, 3640.0, 120),
+                np.geomspace(3650.0, 12000.0, 160),
+                np.geomspace(12200.0, 2e5, 40),
+            ]
+        )
+    )
     weight = np.gradient(coarse)
     t = teff * (0.75 * (TAU + 2 / 3)) ** 0.25
     mean = np.ones(len(TAU))
@@ -240,8 +268,9 @@ def corrected(teff, t, medium, source, moments, weight, caution) -> np.ndarray:
     hh = np.sum(h * weight, 1)
     kh = np.sum(total * h * weight, 1) / hh
     missing = SIGMA * teff**4 / (4 * np.pi) - hh
-    run = np.concatenate([[0], np.cumsum(np.diff(mass) * 0.5 * (kh[1:] * missing[1:]
-                                                                + kh[:-1] * missing[:-1]))])
+    run = np.concatenate(
+        [[0], np.cumsum(np.diff(mass) * 0.5 * (kh[1:] * missing[1:] + kh[:-1] * missing[:-1]))]
+    )
     step = (kj - kb) + (kj / jj) * (3 * run + np.sqrt(3) * missing[0])
     change = step / (kb / bb) / (4 * SIGMA * t**3 / np.pi)
     limit = 0.08 * caution * t
@@ -261,9 +290,7 @@ def atmospheres() -> dict[str, np.ndarray]:
         ("dwarf", DWARF_TEFF, DWARF_LOGG, 0.0),
         ("star", STAR_TEFF, STAR_LOGG, 0.1),
     ):
-        light = np.array(
-            [[atmosphere(teff, logg, helium) for logg in loggs] for teff in teffs]
-        )
+        light = np.array([[atmosphere(teff, logg, helium) for logg in loggs] for teff in teffs])
         black = blackbody(WAVELENGTH, teffs)[:, None]
         ratio = np.log(np.maximum(light / black, 1e-6)).reshape(-1, len(WAVELENGTH))
         mean = ratio.mean(0)

@@ -19,7 +19,8 @@ PROVENANCE = {
     "licence": "BSD-3-Clause; data (c) ESA/Gaia/DPAC, free to use with the acknowledgement",
     "citation": "Montegriffo et al. 2023, A&A 674, A3; De Angeli et al. 2023, A&A 674, A2; "
     "Ruz-Mieres 2022, GaiaXPy, doi:10.5281/zenodo.6637758",
-    "changed": "response cut to where it is not zero; errors' gains are measured (see below)",
+    "changed": "response cut to where it is not negligible; gains of the errors added, measured "
+    "on archive rows",
 }
 
 _FILES = {"bp": "bpC03_v375wi", "rp": "rpC03_v142r"}

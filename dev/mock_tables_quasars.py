@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-
 PROVENANCE = {
     "table": "quasars.npz",
     "origin": "pypeit 2.0.1 (wheel): pypeit/data/telluric/models/qso_pca_1200_3100.fits and "
     "qso_pca_2200_5100.fits",
     "licence": "BSD-3-Clause",
-    "citation": "Davies et al. 2018, ApJ 864, 143 (components); Prochaska et al. 2020, JOSS 5, 2308 "
-    "(PypeIt); spectra behind them: SDSS/BOSS, Paris et al. 2017, A&A 597, A79",
+    "citation": "Davies et al. 2018, ApJ 864, 143 (components); Prochaska et al. 2020, JOSS 5, "
+    "2308 (PypeIt); spectra behind them: SDSS/BOSS, Paris et al. 2017, A&A 597, A79",
     "changed": "float32; each coefficient vector of the red set paired with one of the blue set",
 }
+
 
 def quasars(folder: Path) -> dict[str, np.ndarray]:
     """Return components of ln flux and the coefficient vectors of real quasars (Davies+ 2018).

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-
 PROVENANCE = {
     "table": "quick.npz",
     "origin": "computed by dev/mock_tables_quick.py from the other tables",
@@ -12,6 +11,7 @@ PROVENANCE = {
     "citation": "-",
     "changed": "-",
 }
+
 
 def quick() -> dict[str, np.ndarray]:
     """Return r at one Mpc for one solar mass, its change with A_V, and distance moduli to Mpc."""
@@ -25,7 +25,8 @@ def quick() -> dict[str, np.ndarray]:
     z, m, s = (a.ravel() for a in np.meshgrid(np.expm1(x), mass, ssfr, indexing="ij"))
     r = [
         22.5
-        - 2.5 * np.log10(SedModel.load().fluxes(typical(z, m, s, a_v), False)[:, BANDS.index("decam_r")])
+        - 2.5
+        * np.log10(SedModel.load().fluxes(typical(z, m, s, a_v), False)[:, BANDS.index("decam_r")])
         for a_v in (0.0, 1.0)
     ]
     shape = (len(x), len(mass), len(ssfr))

@@ -13,10 +13,10 @@ PROVENANCE = {
     "origin": f"{_FASTAR}pca_regressor_*.flax, training_artifacts_*.h5, WORTHEY11_colors.hdf5",
     "licence": _MIT,
     "citation": "FASTAR (Martin-Navarro); MILES, Sanchez-Blazquez et al. 2006, MNRAS 371, 703; "
-    "BOSZ, Meszaros et al. 2024, A&A 688, A197; colours, Worthey & Lee 2011, ApJS 193, 1; locus of "
-    "M dwarfs, Covey et al. 2007, AJ 134, 2398",
-    "changed": "weights in float32; spectral components in vacuum on a common grid; colours thinned "
-    "in temperature; a tilt below 5600 A for cool dwarfs added",
+    "BOSZ, Meszaros et al. 2024, A&A 688, A197; colours, Worthey & Lee 2011, ApJS 193, 1; locus "
+    "of M dwarfs, Covey et al. 2007, AJ 134, 2398",
+    "changed": "weights in float32; spectral components in vacuum on a common grid; colours "
+    "thinned in temperature; a tilt below 5600 A for cool dwarfs added",
 }
 ISOCHRONES = {
     "table": "isochrones.npz",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from omnisky.mock.native import desi, gaia, hsc, legacysurvey, sdss
 from omnisky.mock.native.files import marks
 from omnisky.mock.native.rows import Instruments, Rows
 from omnisky.mock.population import UniverseConfig, draw_with_fluxes
-from omnisky.mock.truth import COLUMNS, Truth
+from omnisky.mock.truth import COLUMNS, STAR, Truth
 from omnisky.modalities import Observations, SkyObjects
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ _HEAVY = {
     "sdss": "sdss_spectrum",
     "gaia": "gaia_xp_coefficients",
 }
+_IMAGED = ("legacysurvey", "hsc")
 _STAMP = 160
 _MOST = 1 << 40
 
@@ -215,10 +215,14 @@ class Universe:
         return self._native(survey, truth, fluxes, heavy)
 
     def _native(self, survey: str, truth: Truth, fluxes: np.ndarray, heavy: bool) -> Rows:
+        here = truth[f"in_{survey}"]
+        return _ROWS[survey](self._models, truth[here], fluxes[here], heavy=heavy)
+
+    @property
+    def _models(self) -> Instruments:
         if self._instruments is None:
             self._instruments = Instruments(self.config, self.size)
-        here = truth[f"in_{survey}"]
-        return _ROWS[survey](self._instruments, truth[here], fluxes[here], heavy=heavy)
+        return self._instruments
 
     def spurious(
         self, survey: str, number: Sequence[int] | np.ndarray, *, heavy: bool = True
@@ -237,12 +241,44 @@ class Universe:
         from omnisky.mock.population.catalogs.spurious import invented
 
         _check_survey(survey)
-        if self._instruments is None:
-            self._instruments = Instruments(self.config, self.size)
-        numbers = np.asarray(number, dtype=np.int64)
-        truth, fluxes = invented(self.config, survey, numbers)
-        imaged = {"lit": False} if survey in ("legacysurvey", "hsc") else {}
-        return _ROWS[survey](self._instruments, truth, fluxes, heavy=heavy, **imaged)
+        truth, fluxes = invented(self.config, survey, np.asarray(number, dtype=np.int64))
+        scene = {}
+        if survey in _IMAGED:
+            blank = Truth({**truth, "kind": np.full(len(truth), STAR)})
+            scene = {"scene": (blank, np.zeros_like(fluxes))}
+        return _ROWS[survey](self._models, truth, fluxes, heavy=heavy, **scene)
+
+    def fragments(self, survey: str, index: Any = None, *, heavy: bool = True) -> Rows:
+        """Return rows of pieces that a survey's deblending cut off large galaxies.
+
+        Parameters
+        ----------
+        survey : str
+            One of `SURVEYS`; only imaging surveys have such rows.
+        index : slice, int or array, optional
+            Which objects; few have a fragment. All by default.
+        heavy : bool
+            Whether to make their images, which show the galaxy off the middle.
+
+        Returns
+        -------
+        Rows
+            Numbers are those of the galaxies, plus 2^41.
+        """
+        from omnisky.mock.population.catalogs.spurious import FIRST_NUMBER, shreds
+
+        _check_survey(survey)
+        truth, fluxes = self._drawn(self._rows(index))
+        here = truth[f"in_{survey}"]
+        truth, fluxes = truth[here], fluxes[here]
+        pieces, light = shreds(self.config, truth, fluxes, survey)
+        whole = np.isin(truth["object_id"], pieces["object_id"] - 2 * FIRST_NUMBER)
+        scene = {"scene": (truth[whole], fluxes[whole])} if survey in _IMAGED else {}
+        rows = _ROWS[survey](self._models, pieces, light, heavy=heavy, **scene)
+        if rows.heavy is not None and survey in _IMAGED:
+            # Where its stamp and the galaxy's own overlap in a file, the latter shall stay.
+            rows = replace(rows, heavy=rows.heavy.behind())
+        return rows
 
     def n_spurious(self, survey: str) -> int:
         """Return how many spurious rows a survey has beside these objects."""
@@ -276,14 +312,14 @@ class Universe:
     @staticmethod
     def _wanted(survey: str, modalities: Iterable[str] | None) -> tuple[str, ...]:
         known = modalities_of(survey)
-        wanted = known if modalities is None else tuple(modalities)
+        wanted = tuple(known if modalities is None else modalities)
         if unknown := [name for name in wanted if name not in known]:
             raise ValueError(f"{survey} has no modality {', '.join(unknown)}; it has {known}")
         return wanted
 
     def observe_one(self, i: int) -> dict[str, SkyObjects]:
         """Return what each survey has of one object, by survey."""
-        truth, fluxes = self._drawn(self._rows(operator.index(i)))
+        truth, fluxes = self._drawn(self._rows(i))
         return {
             survey: _observed(self._native(survey, truth, fluxes, True), modalities_of(survey))
             for survey in SURVEYS
@@ -336,17 +372,21 @@ class Universe:
         Returns
         -------
         object_id : array of int64 or str, shape (row,)
-            The survey's identifiers: of the objects it has, then of its spurious rows.
+            The survey's identifiers: of the objects it has, of fragments and of spurious rows.
         number : array of int64, shape (row,)
-            Number of the object; -1 for spurious rows.
+            Number of the object; -1 for fragments and spurious rows.
         """
-        real = self.native(survey, heavy=False)
-        ids, numbers = real.objects().object_id, real.number
-        if count := self.n_spurious(survey):
-            more = self.spurious(survey, np.arange(count), heavy=False).objects().object_id
-            ids = np.concatenate([ids, more])
-            numbers = np.concatenate([numbers, np.full(count, -1)])
-        return ids, numbers
+        parts = [
+            self.native(survey, heavy=False),
+            self.fragments(survey, heavy=False),
+            self.spurious(survey, np.arange(self.n_spurious(survey)), heavy=False),
+        ]
+        parts = [part for part in parts if len(part)]
+        if not parts:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        numbers = np.concatenate([part.number for part in parts])
+        ids = np.concatenate([part.objects().object_id for part in parts])
+        return ids, np.where(numbers < _MOST, numbers, -1)
 
 
 def _observed(rows: Rows, wanted: Sequence[str]) -> SkyObjects:

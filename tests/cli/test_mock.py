@@ -15,7 +15,7 @@ from omnisky.cli.sky.progress import unfinished
 from omnisky.data.tables import read_table
 
 SCRIPT = Path(__file__).with_name("killed_mock.py")
-SKY = ["--objects", "40", "--seed", "4", "--area-deg2", "0.2"]
+SKY = ["--objects", "40", "--seed", "4", "--area-deg2", "0.02"]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_files_say_that_they_are_mock(sky):
     assert len(truth) == 40
     assert str(truth["distance"].unit) == "pc"
     universe = omnisky.mock.Universe(
-        n=40, config=omnisky.mock.UniverseConfig(seed=4, area_deg2=0.2)
+        n=40, config=omnisky.mock.UniverseConfig(seed=4, area_deg2=0.02)
     )
     assert np.array_equal(np.asarray(truth["ra"]), np.asarray(universe.truth["ra"]))
     # Whole or not at all: no traces of writing.
@@ -125,7 +125,7 @@ def test_stores_open_match_and_stream(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["sky"]
     assert json.loads((out / "mock.json").read_text())["mock"] is True
     universe = omnisky.mock.Universe(
-        n=40, config=omnisky.mock.UniverseConfig(seed=4, area_deg2=0.2)
+        n=40, config=omnisky.mock.UniverseConfig(seed=4, area_deg2=0.02)
     )
     stores = {name: omnisky.open(out / name) for name in ("legacysurvey", "gaia", "desi")}
     for name, store in stores.items():

@@ -35,14 +35,13 @@ def write_files(universe: Universe, surveys: Sequence[str], out: Path, workers: 
         Where tasks run.
     """
     from omnisky.data.store.job import Job
-    from omnisky.mock.native.writing import about, pieces_of, write_piece
+    from omnisky.mock.native.writing import about, pieces_of, task_of, write_piece
 
     refuse_existing(out)
     with waiting("Drawing the population"):
         pieces = pieces_of(universe, surveys)
     told = {"what": "mock", **about(universe, surveys), "sources": [p.name for p in pieces]}
-    expected = sum(len(p.rows) + len(p.spurious) for p in pieces)
-    counted = CountedReads(expected)
+    counted = CountedReads(sum(len(p) for p in pieces))
     with resumable(out), workers.client() as client:
         job = Job(out.absolute(), told, client=client)
         if job.finished:
@@ -56,10 +55,7 @@ def write_files(universe: Universe, surveys: Sequence[str], out: Path, workers: 
                 return record
 
         with job.opened(), watching(out, counted if client is None else None):
-            tasks = [
-                (p.name, (universe[p.rows], p.survey, p.number, p.spurious, job.tree))
-                for p in pieces
-            ]
+            tasks = [(p.name, task_of(universe, p, job.tree)) for p in pieces]
             records = list(job.map("source", function, tasks))
             write_truth(universe, job.tree)
             text = json.dumps(about(universe, surveys), indent=1)

@@ -66,7 +66,6 @@ def write_stores(
             if (work / survey).exists():
                 continue  # done before the command was stopped
             sources = _sources(universe, survey)
-            expected = int(_members(universe, survey).sum()) + universe.n_spurious(survey)
             write(
                 sources,
                 work / survey,
@@ -74,7 +73,7 @@ def write_stores(
                 told=told,
                 options=options,
                 workers=workers,
-                expected=expected,
+                expected=len(universe.owners(survey)[0]),
             )
         write_truth(universe, work)
         os.replace(work, out)
@@ -142,9 +141,13 @@ def _sources(universe: Universe, survey: str) -> list[Source]:
 
 
 def _read(universe: Universe, survey: str, *, problems: Problems) -> Iterator[SkyObjects]:
-    """Yield what a survey has of objects; runs in any process."""
+    """Yield what a survey has of objects and of their fragments; runs in any process."""
     for start in range(0, len(universe), _BATCH):
-        yield universe.observe(survey, slice(start, start + _BATCH))
+        part = slice(start, start + _BATCH)
+        yield universe.observe(survey, part)
+        fragments = universe.fragments(survey, part)
+        if len(fragments):
+            yield fragments.objects()
 
 
 def _read_spurious(

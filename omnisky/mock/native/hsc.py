@@ -56,7 +56,7 @@ def rows(
     fluxes: np.ndarray,
     *,
     heavy: bool = True,
-    lit: bool = True,
+    scene: tuple[Truth, np.ndarray] | None = None,
 ) -> Rows:
     """Observe objects that the survey has.
 
@@ -70,8 +70,8 @@ def rows(
         Their fluxes, nanomaggies.
     heavy : bool
         Whether to take their images too.
-    lit : bool
-        Whether they are there at all; otherwise images show blank sky.
+    scene : (Truth, array), optional
+        What images show in place of the objects, and its fluxes.
     """
     from omnisky.mock.population.catalogs import catalog
     from omnisky.mock.population.catalogs.hsc import EPOCH
@@ -81,10 +81,9 @@ def rows(
     catalogued = table["ra"], table["dec"]
     stamps = None
     if heavy:
-        place = place_in(PATCHES, catalogued, moved(truth, EPOCH), instruments.size)
-        stamps = rendered(
-            instruments.images("hsc"), truth, fluxes if lit else None, place, instruments.size
-        )
+        seen, light = scene or (truth, fluxes)
+        place = place_in(PATCHES, catalogued, moved(seen, EPOCH), instruments.size)
+        stamps = rendered(instruments.images("hsc"), seen, light, place, instruments.size)
     return Rows(
         survey="hsc",
         number=truth["object_id"],

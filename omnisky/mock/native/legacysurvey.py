@@ -60,7 +60,7 @@ def rows(
     fluxes: np.ndarray,
     *,
     heavy: bool = True,
-    lit: bool = True,
+    scene: tuple[Truth, np.ndarray] | None = None,
 ) -> Rows:
     """Observe objects that the survey has.
 
@@ -74,8 +74,8 @@ def rows(
         Their fluxes, nanomaggies.
     heavy : bool
         Whether to take their images too.
-    lit : bool
-        Whether they are there at all; otherwise images show blank sky.
+    scene : (Truth, array), optional
+        What images show in place of the objects, and its fluxes.
     """
     from omnisky.mock.population.catalogs import catalog
     from omnisky.mock.population.catalogs.measure import moved
@@ -86,9 +86,9 @@ def rows(
     if heavy:
         year = 2000.0 + (0.5 * (table["MJD_MIN"] + table["MJD_MAX"]) - 51544.5) / 365.25
         catalogued = table["RA"], table["DEC"]
-        place = place_in(BRICKS, catalogued, moved(truth, year), instruments.size)
-        model = instruments.images("legacysurvey")
-        stamps = rendered(model, truth, fluxes if lit else None, place, instruments.size)
+        seen, light = scene or (truth, fluxes)
+        place = place_in(BRICKS, catalogued, moved(seen, year), instruments.size)
+        stamps = rendered(instruments.images("legacysurvey"), seen, light, place, instruments.size)
     return Rows(
         survey="legacysurvey",
         number=truth["object_id"],

@@ -134,6 +134,10 @@ class Stamps:
         }
         return replace(self, place=Place(**place), **joined)
 
+    def behind(self) -> Stamps:
+        """Return stamps that give way to others of the same objects where they overlap."""
+        return replace(self, radius_arcsec=0.9 * self.radius_arcsec - 0.1)
+
     def image(self, psf_fwhm_arcsec: np.ndarray) -> Image:
         """Return them as a typed image; masked pixels are zero.
 
@@ -170,7 +174,7 @@ class Stamps:
 
 
 def rendered(
-    model: ImageModel, truth: Truth, fluxes: np.ndarray | None, place: Place, size: int
+    model: ImageModel, truth: Truth, fluxes: np.ndarray, place: Place, size: int
 ) -> Stamps:
     """Take the images of some objects.
 
@@ -180,19 +184,16 @@ def rendered(
         The instrument.
     truth : Truth
         The objects.
-    fluxes : array, shape (object, component, band), or None
-        Their fluxes, nanomaggies; None for images of blank sky.
+    fluxes : array, shape (object, component, band)
+        Their fluxes, nanomaggies.
     place : Place
         Where their stamps lie.
     size : int
         Side of the stamps in pixels.
     """
-    from omnisky.mock.sed import BANDS, COMPONENTS, SedModel
-    from omnisky.mock.truth import GALAXY, STAR, Truth
+    from omnisky.mock.sed import SedModel
+    from omnisky.mock.truth import GALAXY
 
-    if fluxes is None:
-        truth = Truth({**truth, "kind": np.full(len(truth), STAR)})
-        fluxes = np.zeros((len(truth), len(COMPONENTS), len(BANDS)))
     bands = model.instrument.bands
     shape = (len(truth), len(bands), size, size)
     flux, ivar = (np.empty(shape, dtype=np.float32) for _ in range(2))

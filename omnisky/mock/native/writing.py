@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from omnisky.mock.native.rows import Rows
     from omnisky.mock.universe import Universe
 
-__all__ = ["Piece", "about", "pieces_of", "write", "write_piece"]
+__all__ = ["Piece", "about", "pieces_of", "task_of", "write", "write_piece"]
+
+# Numbers of fragments are those of their galaxies, plus this.
+_FRAGMENT = 1 << 41
 
 _WRITE: dict[str, Callable[..., list[Path]]] = {
     "legacysurvey": legacysurvey.write,
@@ -43,6 +47,8 @@ class Piece:
         Which of its pieces.
     rows : array of int, shape (object,)
         Positions of the objects in the universe.
+    whole : array of int, shape (galaxy,)
+        Positions of the galaxies of which it has a fragment.
     spurious : array of int, shape (row,)
         Numbers of the spurious rows.
     """
@@ -50,7 +56,11 @@ class Piece:
     survey: str
     number: int
     rows: np.ndarray
+    whole: np.ndarray
     spurious: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.whole) + len(self.spurious)
 
     @property
     def name(self) -> str:
@@ -84,31 +94,42 @@ def pieces_of(universe: Universe, surveys: Sequence[str]) -> list[Piece]:
                 "another seed, or other surveys"
             )
         invented = np.arange(universe.n_spurious(survey))
-        more = universe.spurious(survey, invented, heavy=False).piece if len(invented) else invented
-        rows = np.array([position[number] for number in real.number.tolist()], dtype=np.int64)
-        for number in np.union1d(real.piece, more).tolist():
-            found.append(
-                Piece(
-                    survey=survey,
-                    number=int(number),
-                    rows=rows[real.piece == number],
-                    spurious=invented[more == number],
-                )
+        fragments = universe.fragments(survey, heavy=False)
+        more = universe.spurious(survey, invented, heavy=False).piece
+        rows, whole = (
+            np.array([position[n] for n in (some & (_FRAGMENT - 1)).tolist()], dtype=np.int64)
+            for some in (real.number, fragments.number)
+        )
+        every = np.unique(np.concatenate([real.piece, fragments.piece, more]))
+        found += [
+            Piece(
+                survey=survey,
+                number=number,
+                rows=rows[real.piece == number],
+                whole=whole[fragments.piece == number],
+                spurious=invented[more == number],
             )
+            for number in every.astype(np.int64).tolist()
+        ]
     return found
 
 
-def write_piece(
-    universe: Universe, survey: str, number: int, spurious: np.ndarray, folder: Path
-) -> dict[str, Any]:
+def task_of(universe: Universe, piece: Piece, folder: Path) -> tuple[Any, ...]:
+    """Return what `write_piece` takes, for any process."""
+    return universe[piece.rows], universe[piece.whole], piece, folder
+
+
+def write_piece(universe: Universe, whole: Universe, piece: Piece, folder: Path) -> dict[str, Any]:
     """Write the files of one piece; what was there of them is replaced.
 
     Parameters
     ----------
     universe : Universe
         Its objects alone.
-    survey, number, spurious
-        As in `Piece`.
+    whole : Universe
+        The galaxies of which it has a fragment.
+    piece : Piece
+        What to write.
     folder : Path
         Where to; files go into a folder of the survey's name in it.
 
@@ -122,12 +143,17 @@ def write_piece(
     OSError
         If a file cannot be written; those before it are there.
     """
-    rows: Rows | None = universe.native(survey) if len(universe) else None
-    if len(spurious):
-        more = universe.spurious(survey, spurious)
-        rows = more if rows is None else rows.plus(more)
-    assert rows is not None, "a piece has objects or spurious rows"
-    paths = _WRITE[survey](folder / survey, number, rows.columns, rows.heavy, universe.config.seed)
+    survey = piece.survey
+    parts: list[Rows] = []
+    if len(universe):
+        parts.append(universe.native(survey))
+    if len(whole):
+        parts.append(whole.fragments(survey))
+    if len(piece.spurious):
+        parts.append(universe.spurious(survey, piece.spurious))
+    rows = reduce(lambda one, other: one.plus(other), parts)
+    seed = universe.config.seed
+    paths = _WRITE[survey](folder / survey, piece.number, rows.columns, rows.heavy, seed)
     files = [str(path.relative_to(folder)) for path in paths]
     return {"survey": survey, "rows": len(rows), "files": files}
 
@@ -175,8 +201,7 @@ def write(universe: Universe, folder: str | os.PathLike, surveys: Sequence[str])
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.writing-"))
     try:
         for piece in pieces:
-            part = universe[piece.rows]
-            write_piece(part, piece.survey, piece.number, piece.spurious, work)
+            write_piece(*task_of(universe, piece, work))
         put(work / "mock.json", json.dumps(about(universe, surveys), indent=1).encode() + b"\n")
         work.chmod(0o755)
         os.replace(work, folder)

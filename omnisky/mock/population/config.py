@@ -32,6 +32,9 @@ class UniverseConfig:
         r magnitudes (AB) down to which the flux-limited and the bright sample reach.
     star_limit : float
         Gaia G magnitude (Vega) down to which stars are drawn.
+    white_dwarf_share : float
+        Share of white dwarfs among stars. Along the default line of sight it would be 0.0003; more
+        make them less rare in small universes, as the samples of galaxies do.
     quasar_limit : float
         i magnitude (AB) down to which quasars are drawn.
     hsc_fraction : float
@@ -53,6 +56,7 @@ class UniverseConfig:
     galaxy_limit: float = 19.5
     bright_limit: float = 17.0
     star_limit: float = 20.0
+    white_dwarf_share: float = 0.01
     quasar_limit: float = 22.0
     hsc_fraction: float = 0.5
     desi_completeness: float = 0.7
@@ -71,7 +75,7 @@ class UniverseConfig:
                 raise ValueError(
                     f"{name} must be shares from 0 on with a positive sum; found {values}"
                 )
-        for name in ("hsc_fraction", "desi_completeness"):
+        for name in ("white_dwarf_share", "hsc_fraction", "desi_completeness"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1; found {getattr(self, name)}")
         self._check_limits()

@@ -20,11 +20,11 @@ __all__ = ["collides", "ebv_at", "galaxy_places", "holes", "in_hsc_area", "smoot
 # Spheres shrink by 1.76 from level to level, with two in each: correlation slope 1.77.
 _LEVELS, _SHRINK, _LARGEST_MPC = 10, 1.76, 28.0
 # Trees per square degree for each sample, so that w(theta) has the observed amplitude.
-_TREES_PER_DEG2 = (14.0, 8.0, 60.0, 100.0, 60.0)
+_TREES_PER_DEG2 = (11.0, 6.0, 50.0, 80.0, 50.0)
 # Small patches get more than their share, or all their galaxies would be in a few groups.
 _FEWEST_TREES = 100
-# Objects crowd into the first trees as u^1.6 does, which raises w(theta) by 1 / (1.6 (2 - 1.6)).
-_RICHNESS = 1.6
+# Objects crowd into the first trees as u^1.7 does, which raises w(theta) by 1 / (1.7 (2 - 1.7)).
+_RICHNESS = 1.7
 _GROUP_KM_S, _MEMBER_KM_S = 280.0, 220.0
 
 

@@ -37,7 +37,9 @@ def milky_way_curve(wavelength_angstrom: np.ndarray, r_v: float = 3.1) -> np.nda
         far = np.where(x > 5.9, 0.5392 * (x - 5.9) ** 2 + 0.05644 * (x - 5.9) ** 3, 0.0)
         return c1 + c2 * x + 3.23 * drude + 0.41 * far + r_v
 
-    anchors = np.array([0.0, 1e4 / 26500, 1e4 / 12200, 1e4 / 6000, 1e4 / 5470, 1e4 / 4670, 1e4 / 4110])
+    anchors = np.array(
+        [0.0, 1e4 / 26500, 1e4 / 12200, 1e4 / 6000, 1e4 / 5470, 1e4 / 4670, 1e4 / 4110]
+    )
     values = np.array(
         [
             0.0,
@@ -46,7 +48,10 @@ def milky_way_curve(wavelength_angstrom: np.ndarray, r_v: float = 3.1) -> np.nda
             -0.422809 + 1.00270 * r_v + 2.13572e-4 * r_v**2,
             -5.13540e-2 + 1.00216 * r_v - 7.35778e-5 * r_v**2,
             0.700127 + 1.00184 * r_v - 3.32598e-5 * r_v**2,
-            1.19456 + 1.01707 * r_v - 5.46959e-3 * r_v**2 + 7.97809e-4 * r_v**3
+            1.19456
+            + 1.01707 * r_v
+            - 5.46959e-3 * r_v**2
+            + 7.97809e-4 * r_v**3
             - 4.45636e-5 * r_v**4,
         ]
     )
@@ -87,7 +92,7 @@ def attenuation_curve(wavelength_angstrom: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def birth_cloud_curve(wavelength_angstrom: np.ndarray) -> np.ndarray:
-    """Return A(lambda) / A(V) of birth clouds, lambda^-1.3 (Charlot & Fall 2000; da Cunha+ 2008)."""
+    """Return A(lambda) / A(V) of birth clouds, lambda^-1.3 (Charlot & Fall 2000, section 3.2)."""
     return (np.asarray(wavelength_angstrom, dtype=np.float64) / 5500.0) ** -1.3
 
 
@@ -130,7 +135,9 @@ def dust_emission(wavelength_angstrom: np.ndarray) -> np.ndarray:
         features = np.zeros_like(micron)
         for centre, width, share in _FEATURES:
             drude = width**2 / ((micron / centre - centre / micron) ** 2 + width**2)
-            features += share * drude / (centre * width) / micron**2 * centre**2
+            features += share * drude * (2 / np.pi) * centre / width / micron**2
+        # Grains heated by single photons glow at 850 K below the features (da Cunha et al. 2008).
+        features += 0.10 * _planck(micron, 850.0) * micron**-1.0 / _HOT
         warm = sum(
             share * _planck(micron, t) * micron**-1.0 / t**5.0
             for t, share in ((250.0, 0.35), (130.0, 1.0), (55.0, 2.0))
@@ -139,6 +146,10 @@ def dust_emission(wavelength_angstrom: np.ndarray) -> np.ndarray:
 
     total = np.trapezoid(kinds(full), full, axis=1)
     return kinds(np.asarray(wavelength_angstrom, dtype=np.float64)) / total[:, None]
+
+
+# Integral over micron of _planck(x, 850 K) / x, so that its share is of power as the features'.
+_HOT = 1.791e-5
 
 
 def _planck(micron: np.ndarray, kelvin: float) -> np.ndarray:

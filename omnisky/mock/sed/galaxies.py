@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from omnisky.mock.sed.dust import attenuation_curve, birth_cloud_curve, dust_emission
-from omnisky.mock.sed.grids import C_KM_S, COARSE, FINE, Grid
+from omnisky.mock.sed.grids import C_KM_S, COARSE, FINE
 from omnisky.mock.sed.nebular import WAVELENGTHS, line_luminosities
 from omnisky.mock.sed.populations import filled, populations
 from omnisky.mock.sed.stars import SOLAR_LUMINOSITY, blackbody
@@ -30,7 +30,9 @@ def _curves(which: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     law, log_wavelength = attenuation_curve(wavelength)
     k = -0.4 * np.log(10)
     curves = k * law, log_wavelength, k * birth_cloud_curve(wavelength)
-    return tuple(c.astype(np.float64 if which == "lines" else np.float32) for c in curves)
+    # Single precision is enough for broad bands and spectra, and exp is four times faster in it.
+    kind = np.float64 if which == "lines" else np.float32
+    return curves[0].astype(kind), curves[1].astype(kind), curves[2].astype(kind)
 
 
 def _transmission(truth, which: str, part: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +99,7 @@ def _emission() -> np.ndarray:
     return dust_emission(COARSE.wavelength).astype(np.float32)
 
 
-def fine_light(truth, share, part: slice) -> np.ndarray:
+def fine_light(truth, share, part: slice) -> tuple[np.ndarray, np.ndarray | None]:
     """Return stars and nuclear continuum of one galaxy on a part of the fine grid, no lines.
 
     Parameters
@@ -112,7 +114,7 @@ def fine_light(truth, share, part: slice) -> np.ndarray:
     Returns
     -------
     stars, nucleus : array, shape (pixel,)
-        Solar luminosities per Angstrom.
+        Solar luminosities per Angstrom; None for the second where no continuum is seen.
     """
     library = populations("fine")
     young, old = library.amplitudes(truth)
@@ -120,7 +122,7 @@ def fine_light(truth, share, part: slice) -> np.ndarray:
     seen = (share[0] * old[0, 1] + share[1] * old[0, 0]).astype(np.float32)
     fresh = (share[2] * young[0]).astype(np.float32)
     born, recent = fresh @ library.basis[0][:, part]
-    stars = (np.maximum(seen @ library.basis[1][:, part], 0.0) + recent + born * clouds[0])
+    stars = np.maximum(seen @ library.basis[1][:, part], 0.0) + recent + born * clouds[0]
     stars = stars * diffuse[0]
     if truth["agn"][0] < 2:
         return stars, None
@@ -178,7 +180,9 @@ def absorption(truth, wavelength: np.ndarray) -> np.ndarray:
         if not wavelength[0] < line < wavelength[-1]:
             continue
         centre = line * (1 + speed / C_KM_S)
-        low, high = np.searchsorted(wavelength, [centre * (1 - 5 * spread), centre * (1 + 5 * spread)])
+        low, high = np.searchsorted(
+            wavelength, [centre * (1 - 5 * spread), centre * (1 + 5 * spread)]
+        )
         x = (wavelength[low:high] / centre - 1) / spread
         tau = width / (centre * spread * np.sqrt(2 * np.pi))
         depth[low:high] *= np.exp(-tau * np.exp(-0.5 * x**2))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["C_KM_S", "COARSE", "FINE", "Grid", "lines_on", "rebin", "smoothed"]
+__all__ = ["COARSE", "C_KM_S", "FINE", "Grid", "lines_on", "rebin", "smoothed"]
 
 C_KM_S = 299792.458
 FWHM = 2.354820045  # over the standard deviation of a Gaussian

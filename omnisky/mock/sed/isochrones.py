@@ -47,7 +47,7 @@ def draw_star_parameters(mass, age, feh) -> tuple[np.ndarray, ...]:
 
     Examples
     --------
-    >>> teff, logg, log_luminosity, stage = draw_star_parameters([1.0, 1.0], [4.6, 13.0], [0.0, 0.0])
+    >>> teff, logg, luminosity, stage = draw_star_parameters([1.0, 1.0], [4.6, 13.0], [0.0, 0.0])
     >>> int(round(teff[0], -2)), stage.tolist()
     (5800, [0, 4])
     """

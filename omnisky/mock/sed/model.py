@@ -106,8 +106,16 @@ class SedModel:
         Returns
         -------
         array of float64, shape (pixel,)
-            f_lambda, 1e-17 erg s-1 cm-2 A-1, Galactic extinction applied.
+            f_lambda, 1e-17 erg s-1 cm-2 A-1, Galactic extinction applied; zero beyond 1.15 micron
+            at rest.
+
+        Raises
+        ------
+        ValueError
+            If `truth` is not one object.
         """
+        if len(truth) != 1:
+            raise ValueError(f"spectrum takes one object, as truth[3:4]; found {len(truth)}")
         wave = np.asarray(wavelength_angstrom, dtype=np.float64)
         fwhm = 0.0 if resolution_fwhm is None else np.asarray(resolution_fwhm, dtype=np.float64)
         redshift = float(truth["redshift"][0])
@@ -228,7 +236,7 @@ def _shifted(light: np.ndarray, redshift: np.ndarray) -> np.ndarray:
     part = shift - whole
     result = np.zeros((*light.shape[:2], len(CANVAS)))
     for i, (k, p) in enumerate(zip(whole, part, strict=True)):
-        # Pixel j of the canvas is pixel j + OFFSET - k of the rest frame, and a bit of the one below.
+        # Pixel j of the canvas is pixel j + OFFSET - k at rest, and some of the one below.
         first = max(k + 1 - OFFSET, 0)
         low = first + OFFSET - k
         n = min(len(CANVAS) - first, light.shape[2] - low)

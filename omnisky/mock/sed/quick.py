@@ -31,7 +31,9 @@ def typical(redshift, log_mass, log_ssfr, a_v) -> Truth:
     n = len(z)
     # The universe is some 13.8 / (1 + z)^1.3 Gyr old; a history half as long as tau rises still.
     start = 0.85 * 13.8 / (1 + z) ** 1.3
-    tau = start / np.interp(log_ssfr, [-13.0, -12.0, -11.0, -10.5, -10.0, -9.5], [12, 9, 6, 4, 2, -2])
+    tau = start / np.interp(
+        log_ssfr, [-13.0, -12.0, -11.0, -10.5, -10.0, -9.5], [12, 9, 6, 4, 2, -2]
+    )
     metal = np.interp(log_mass, [9.5, 10.0, 10.5, 11.0, 12.0], [-0.6, -0.3, 0.0, 0.08, 0.15])
     rate = log_ssfr + log_mass
     columns = {

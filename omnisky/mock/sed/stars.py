@@ -25,8 +25,8 @@ _VEGA = {
 }
 _NEAR_INFRARED = np.array([12200.0, 16300.0, 21900.0])
 _WISE = np.array([33500.0, 46000.0])
-# K - W1 and W1 - W2 (Vega) of dwarfs (Pecaut & Mamajek 2013, table 5, in round numbers). Cool giants
-# absorb 0.06 mag in W2 by carbon monoxide.
+# K - W1 and W1 - W2 (Vega) of dwarfs (Pecaut & Mamajek 2013, table 5, in round numbers). Carbon
+# monoxide takes 0.06 mag from cool giants in W2.
 _WISE_TEFF = np.array([2700.0, 3050.0, 3250.0, 3400.0, 3550.0, 3850.0, 4400.0, 5300.0, 6500.0, 1e4])
 _K_W1 = np.array([0.30, 0.22, 0.19, 0.16, 0.14, 0.10, 0.08, 0.06, 0.05, 0.02])
 _W1_W2 = np.array([0.24, 0.19, 0.17, 0.14, 0.10, 0.02, -0.05, -0.04, -0.03, 0.01])
@@ -74,7 +74,10 @@ class StellarLibrary:
         self._hot = {kind: _Atmospheres(kind, grid) for kind in ("star", "dwarf")}
         self._layers = {
             which: [
-                (table[f"{which}_kernel_{i}"].astype(float), table[f"{which}_bias_{i}"].astype(float))
+                (
+                    table[f"{which}_kernel_{i}"].astype(float),
+                    table[f"{which}_bias_{i}"].astype(float),
+                )
                 for i in range(5)
             ]
             for which in ("miles", "bosz")

@@ -37,7 +37,7 @@ _BACKGROUND = {"bp": 4.8, "rp": 6.5}
 _RELATIVE = 0.006
 # Stars brighter than this are read out with shorter gates, which keeps them off saturation.
 _GATE_MAG = 11.5
-_ZERO_POINTS = {"bp": 25.3385, "rp": 24.7479}  # Vega (Riello et al. 2021, table 2)
+_ZERO_POINTS = {"bp": 25.3385, "rp": 24.7479}  # Vega (Riello et al. 2021)
 # Fine in u, so that products of two basis functions are integrated without aliasing.
 _STEP_U = 0.5
 _BASIS_ID = {"bp": 56, "rp": 57}

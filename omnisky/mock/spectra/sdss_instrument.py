@@ -78,7 +78,7 @@ INSTRUMENTS = {
         wdisp="""3600 1.36 3800 1.25 4000 1.16 4400 1.04 4800 .92 5200 .85 5600 .81 5850 .82
             6050 .96 6250 1.01 6500 .97 7000 .885 7600 .85 8200 .82 9000 .82 9600 .85 10350 .90""",
     ),
-    # A larger fibre, less exposure and half the efficiency: 15 sigma a pixel at r = 17.5.
+    # A larger fibre, less exposure and half the efficiency of BOSS; no real file was at hand.
     "sdss": Instrument(
         name="sdss",
         fibre_arcsec=3.0,

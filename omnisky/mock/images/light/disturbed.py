@@ -56,7 +56,7 @@ def shells(shape: Shape, grid: Grid) -> np.ndarray:
     for k in range(4):
         edge = shape.re_bulge * (1.3 + 0.8 * d[26 + k]) * 1.45**k
         inside = 1 - r * np.float32(1 / edge)
-        sharp = 1 / (1 + np.exp(inside * np.float32(-40)))
+        sharp = 1 / (1 + np.exp(np.minimum(inside * np.float32(-40), np.float32(80))))
         cap = np.maximum(cosine * np.float32(1 if k % 2 == 0 else -1), 0) ** np.float32(1 + 4 * d[30])
         light += sharp * np.exp(np.abs(inside) * np.float32(-7)) * cap * np.float32(0.6**k)
     fan = np.abs(cosine) ** 3 * np.exp(r * np.float32(-1 / (2.5 * shape.re_bulge)))

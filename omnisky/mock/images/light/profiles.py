@@ -15,7 +15,7 @@ __all__ = ["Grid", "Sersic", "edge_on", "sersic_norm"]
 _INDEX_STEP = 0.05
 # Logarithmic grid of the Hankel transform: points, step, and the part of it that is used.
 _POINTS, _STEP = 4096, 0.008
-_LOG_K_MIN, _LOG_K_MAX, _TABLE = -4.0, 7.0, 1408
+_LOG_K_MIN, _LOG_K_MAX, _TABLE = -9.0, 7.0, 2048
 # Pixels along the minor axis by which a profile is softened at least, where it is split; and the
 # share of light beyond the stamp from which it is.
 _SOFT_PIXELS = 2.0

@@ -45,12 +45,15 @@ def _mean_axis_ratio(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def apparent_axis_ratio(columns: Mapping[str, np.ndarray], fwhm: np.ndarray | float) -> np.ndarray:
     """Return axis ratios after a round Gaussian of given width in arcsec has blurred them."""
-    sigma = np.asarray(fwhm) / 2.355
     share = columns["bulge_fraction"]
-    # An exponential's second moment is 1.5 (re / 1.678 * 2)^2 / 2; sizes add as moments do.
     size = (1 - share) * columns["re_disk"] + share * columns["re_bulge"]
-    q = _mean_axis_ratio(columns)
-    return np.sqrt(((q * size) ** 2 + sigma**2) / (size**2 + sigma**2))
+    return _blurred(_mean_axis_ratio(columns), size, fwhm)
+
+
+def _blurred(q: np.ndarray, size: np.ndarray, fwhm: np.ndarray | float) -> np.ndarray:
+    """Return axis ratios of blurred Gaussians: squares of sizes add."""
+    sigma2 = (np.asarray(fwhm) / 2.355) ** 2
+    return np.sqrt(((q * size) ** 2 + sigma2) / (size**2 + sigma2))
 
 
 def morph_true(columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -129,7 +132,7 @@ def morph_visible(
     bar &= columns["bar_strength"] * signal > 5
     apparent = apparent_axis_ratio(columns, fwhm)
     edge_on = (kind == DISK) & (q < _EDGE_ON_Q) & (scale > 1.3 * fwhm) & (signal > 10)
-    edge_on &= apparent < 0.4
+    edge_on &= _blurred(q, size, fwhm) < 0.4
     whole = flux_r / (sigma * np.sqrt(beams))
     pair = (columns["merger_ratio"] > 1 / 6) & (columns["merger_separation"] > fwhm)
     pair &= columns["merger_ratio"] / (1 + columns["merger_ratio"]) * whole > 5

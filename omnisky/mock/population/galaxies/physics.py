@@ -48,7 +48,7 @@ def mass_function(log_mass: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 def quiescent_fraction(log_mass: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Return the share of quiescent galaxies (shape of Peng et al. 2010; see mock_closure)."""
-    return 1 / (1 + np.exp(-(log_mass - MASS_SCALE - 10.52 - 0.20 * z) / 0.33))
+    return 1 / (1 + np.exp(-(log_mass - MASS_SCALE - 10.56 - 0.20 * z) / 0.33))
 
 
 def light(z: np.ndarray, log_mass: np.ndarray, quiescent: np.ndarray, u: np.ndarray) -> Columns:
@@ -161,7 +161,6 @@ def _history(draws: Draws, z, log_mass, quiescent, lit: Columns) -> Columns:
     burst_age = np.minimum(10.0 ** (-0.9 + 1.1 * u_age), 0.6 * start)  # 0.13 to 1.6 Gyr
     age = (1 - fraction) * mass_weighted_age(start, tau) + fraction * burst_age
     log_ssfr = instant + np.log10(1 - fraction) + _wander(log_mass, quiescent, recent, u_recent)
-    log_ssfr = np.where(quiescent, np.minimum(log_ssfr, -10.3), log_ssfr)
     log_sfr = log_ssfr + log_mass + MASS_SCALE
     return {
         "sfh_start": start,

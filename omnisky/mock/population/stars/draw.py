@@ -58,7 +58,15 @@ def stars(config: UniverseConfig, draws: Draws, place: Columns) -> Columns:
     """
     cells = _pool(config)
     u_cell, u_distance, u_age, u_feh, u_eep = draws.uniform("star", 5)
-    cell = np.minimum(np.searchsorted(cells.cdf, u_cell, side="right"), len(cells.cdf) - 1)
+    # White dwarfs come last in the pool; some universes want more of them than there are.
+    dead = u_cell < config.white_dwarf_share
+    rest = (u_cell - config.white_dwarf_share) / max(1 - config.white_dwarf_share, 1e-9)
+    place_in = np.where(
+        dead,
+        cells.ordinary + (1 - cells.ordinary) * u_cell / max(config.white_dwarf_share, 1e-9),
+        cells.ordinary * rest,
+    )
+    cell = np.minimum(np.searchsorted(cells.cdf, place_in, side="right"), len(cells.cdf) - 1)
     component = cells.component[cell]
     near, far = cells.reach[cell, 0], cells.reach[cell, 1]
     share = near + (far - near) * u_distance

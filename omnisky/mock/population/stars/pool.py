@@ -50,9 +50,9 @@ class Component:
 # al. (2003, table 1) for disks, Bond et al. (2010) for the halo. The local share of the halo is
 # below Juric's 0.0051, which counts stars of given colour, not of given mass.
 COMPONENTS = (
-    Component(local=0.88, ages=(0.3, 9.0), feh=(-0.10, 0.20), velocity=(38, 24, 20), lag=12),
-    Component(local=0.115, ages=(9.0, 12.0), feh=(-0.55, 0.24), velocity=(65, 45, 40), lag=46),
-    Component(local=0.0032, ages=(11.0, 13.5), feh=(-1.50, 0.40), velocity=(140, 85, 80), lag=215),
+    Component(local=0.905, ages=(0.3, 9.0), feh=(-0.10, 0.20), velocity=(38, 24, 20), lag=12),
+    Component(local=0.093, ages=(9.0, 12.0), feh=(-0.55, 0.24), velocity=(65, 45, 40), lag=46),
+    Component(local=0.0022, ages=(11.0, 13.5), feh=(-1.50, 0.40), velocity=(140, 85, 80), lag=215),
 )
 
 
@@ -109,7 +109,8 @@ def density(component: int, distance_pc: np.ndarray, direction: np.ndarray) -> n
 class StarPool:
     """Hold the cells of a line of sight and how many stars of each are brighter than the limit."""
 
-    cdf: np.ndarray  # (cell,)
+    cdf: np.ndarray  # (cell,) cumulative, ordinary stars first, then white dwarfs
+    ordinary: float  # share of the first
     component: np.ndarray
     age: np.ndarray  # index of the isochrone table; of white dwarfs, of the cooling age
     feh: np.ndarray
@@ -146,6 +147,7 @@ def pool(ra_deg: float, dec_deg: float, limit_g: float, ebv: float) -> StarPool:
     cdf = np.cumsum(number[kept])
     return StarPool(
         cdf / cdf[-1],
+        float(number[kept][eep[kept] >= 0].sum() / cdf[-1]),
         component[kept],
         age[kept],
         feh[kept],
