@@ -42,7 +42,7 @@ def save(name: str, arrays: dict[str, np.ndarray]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for key, values in arrays.items():
             stream = io.BytesIO()
-            np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
+            np.lib.format.write_array(stream, np.asarray(values, order="C"), allow_pickle=False)
             # A fixed date: the time of the run must not change the bytes.
             entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
             archive.writestr(entry, stream.getvalue(), zipfile.ZIP_DEFLATED, 9)

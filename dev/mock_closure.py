@@ -44,7 +44,7 @@ def sky(objects: int, **changes: Any) -> Sky:
 
 def mag(fluxes: np.ndarray, band: str) -> np.ndarray:
     """Return AB magnitudes in one of the bands."""
-    return magnitude(fluxes.sum(axis=1)[:, list(BANDS).index(band)])
+    return magnitude(fluxes.sum(axis=1)[:, [str(b) for b in BANDS].index(band)])
 
 
 def galaxies(objects: int) -> tuple[Sky, Closure]:
@@ -72,7 +72,8 @@ def galaxies(objects: int) -> tuple[Sky, Closure]:
 
 def facts(measured: float, real: float | None, source: str) -> dict[str, Any]:
     """Return one line of the closure."""
-    return {"mock": round(float(measured), 4), "literature": real, "source": source}
+    known = None if real is None else round(real, 4)
+    return {"mock": round(float(measured), 4), "literature": known, "source": source}
 
 
 def predicted(objects: int) -> Closure:
@@ -220,7 +221,7 @@ def draw_galaxies(whole: Sky, path: Path) -> None:
     axes[1, 2].set_yticks(range(10), GALAXY10)
     axes[1, 2].set(xlabel="share")
     axes[1, 2].legend()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=70, metadata={"Title": "omnisky mock universe"})
     plt.close(figure)
 
 
@@ -275,7 +276,7 @@ def draw_sky(
     axes[1, 1].set(xlabel="theta, deg", ylabel="w(theta)")
     axes[1, 1].legend()
     quasar_colours(axes[1, 2])
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=70, metadata={"Title": "omnisky mock universe"})
     plt.close(figure)
 
 

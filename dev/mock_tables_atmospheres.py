@@ -89,7 +89,7 @@ def negative_ion(angstrom, t, electrons) -> np.ndarray:
 
 
 def oscillator(n: int, m: int) -> float:
-    """Return the oscillator strength of n to m: exact for the first, else Kramers' with a factor."""
+    """Return the oscillator strength of n to m: exact for the first ones, else by Kramers."""
     known = {
         (1, 2): 0.4162,
         (1, 3): 0.0791,

@@ -23,7 +23,7 @@ ISOCHRONES = {
     "origin": f"{_FASTAR}BASTI-IAC_isochrones.hdf5",
     "licence": _MIT,
     "citation": "FASTAR (Martin-Navarro); BaSTI-IAC, Hidalgo et al. 2018, ApJ 856, 125",
-    "changed": "136 of 2100 rows, 40 ages, 12 metallicities; 16-bit integers",
+    "changed": "130 of 2100 rows, 40 ages, 12 metallicities; 16-bit integers",
 }
 
 # Compact rest-frame vacuum grid (Angstrom) on which the library and the populations are stored.

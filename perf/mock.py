@@ -34,10 +34,10 @@ from omnisky.mock import SURVEYS, Universe, UniverseConfig
 BATCH = 64
 
 
-def universe_of(asked: argparse.Namespace) -> Universe:
+def universe_of(asked: argparse.Namespace, objects: int) -> Universe:
     """Return the universe that is measured."""
     config = UniverseConfig(seed=asked.seed, area_deg2=asked.area_deg2)
-    return Universe(n=asked.objects, config=config)
+    return Universe(n=objects, config=config)
 
 
 def make(universe: Universe, start: int, seconds: dict[str, list[float]] | None = None) -> int:
@@ -72,14 +72,13 @@ class timed:
 
 def parts(asked: argparse.Namespace) -> dict[str, Any]:
     """Return milliseconds an object of each part, in this process."""
-    universe = universe_of(asked)
+    universe = universe_of(asked, asked.parts + BATCH)
     make(universe, 0)  # loads tables and plans transforms
     seconds: dict[str, list[float]] = {}
     start = time.perf_counter(), time.process_time()
-    done = 0
-    for batch in range(BATCH, BATCH + asked.parts, BATCH):
+    for batch in range(BATCH, len(universe), BATCH):
         make(universe, batch, seconds)
-        done += BATCH
+    done = asked.parts
     clock, cpu = (
         now - then
         for now, then in zip((time.perf_counter(), time.process_time()), start, strict=True)
@@ -95,7 +94,7 @@ def parts(asked: argparse.Namespace) -> dict[str, Any]:
 
 def whole(asked: argparse.Namespace) -> dict[str, Any]:
     """Return how long all objects take on several processes, start of these included."""
-    universe = universe_of(asked)
+    universe = universe_of(asked, asked.objects)
     begun = time.perf_counter()
     with ProcessPoolExecutor(asked.processes) as pool:
         starts = range(0, asked.objects, BATCH)

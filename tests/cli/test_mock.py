@@ -15,7 +15,7 @@ from omnisky.cli.sky.progress import unfinished
 from omnisky.data.tables import read_table
 
 SCRIPT = Path(__file__).with_name("killed_mock.py")
-SKY = ["--objects", "40", "--seed", "4", "--area-deg2", "0.02"]
+SKY = ["--objects", "30", "--seed", "4", "--area-deg2", "0.02"]
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +35,24 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_files_say_that_they_are_mock(sky):
     told = json.loads((sky / "mock.json").read_text())
     assert told["mock"] is True
-    assert told["objects"] == 40
+    assert told["objects"] == 30
     assert told["config"]["seed"] == told["seed"] == 4
     assert {p.name for p in sky.iterdir()} == {
         *("mock.json", "truth.parquet", "legacysurvey", "hsc", "desi", "sdss", "gaia")
     }
     truth = read_table(sky / "truth.parquet")
     assert truth.meta["MOCK"] is True
-    assert len(truth) == 40
+    assert len(truth) == 30
     assert str(truth["distance"].unit) == "pc"
     universe = omnisky.mock.Universe(
-        n=40, config=omnisky.mock.UniverseConfig(seed=4, area_deg2=0.02)
+        n=30, config=omnisky.mock.UniverseConfig(seed=4, area_deg2=0.02)
     )
     assert np.array_equal(np.asarray(truth["ra"]), np.asarray(universe.truth["ra"]))
     # Whole or not at all: no traces of writing.
     assert not list(sky.rglob(".writing*"))
 
 
-@pytest.mark.parametrize("after", [1, 4, 9])
+@pytest.mark.parametrize("after", [2, 9])
 def test_a_killed_command_goes_on(sky, run, tmp_path, after):
     out = tmp_path / "sky"
     line = ["mock", *SKY, "--out", str(out)]
@@ -66,7 +66,7 @@ def test_a_killed_command_goes_on(sky, run, tmp_path, after):
     assert "unfinished job that differs" in error
     code, printed, error = run(*line)
     assert code == 0, error
-    assert "mock sky of 40 objects" in printed
+    assert "mock sky of 30 objects" in printed
     assert [p.name for p in tmp_path.iterdir()] == ["sky"]
     assert files_of(out) == files_of(sky)
 
@@ -100,19 +100,20 @@ def test_surveys_can_be_chosen(sky, run, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_native_files_become_stores(sky, run, tmp_path):
     pytest.importorskip("cdshealpix")
-    ls, hsc, match = (tmp_path / name for name in ("ls", "hsc", "match"))
+    ls, desi, match = (tmp_path / name for name in ("ls", "desi", "match"))
+    catalog, images = sky / "legacysurvey" / "tractor", sky / "legacysurvey" / "coadd"
+    stamps = ["--images", images, "--size", 64, "--trusted"]
     for line in (
-        ["ingest", "legacysurvey", "--catalog", sky / "legacysurvey" / "tractor"]
-        + ["--images", sky / "legacysurvey" / "coadd", "--size", 64, "--trusted", "--out", ls],
-        ["ingest", "hsc", "--catalog", sky / "hsc" / "forced"]
-        + ["--images", sky / "hsc" / "calexp", "--size", 64, "--trusted", "--out", hsc],
-        ["match", ls, hsc, "--radius-arcsec", 1, "--out", match],
+        ["ingest", "legacysurvey", "--catalog", catalog, *stamps, "--out", ls],
+        ["ingest", "desi", "--catalog", sky / "desi", "--out", desi],
+        ["match", ls, desi, "--radius-arcsec", 1, "--out", match],
     ):
         code, _, error = run(*line)
         assert code == 0, error
-    assert len(omnisky.open(match)) >= 3
+    assert len(omnisky.open(match)) >= 5
 
 
 def test_stores_open_match_and_stream(run, tmp_path):
@@ -125,7 +126,7 @@ def test_stores_open_match_and_stream(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["sky"]
     assert json.loads((out / "mock.json").read_text())["mock"] is True
     universe = omnisky.mock.Universe(
-        n=40, config=omnisky.mock.UniverseConfig(seed=4, area_deg2=0.02)
+        n=30, config=omnisky.mock.UniverseConfig(seed=4, area_deg2=0.02)
     )
     stores = {name: omnisky.open(out / name) for name in ("legacysurvey", "gaia", "desi")}
     for name, store in stores.items():
@@ -193,7 +194,10 @@ BAD = [
     ("mock --surveys 2df --out a", "--surveys 2df: expected names from legacysurvey, hsc"),
     ("mock --surveys gaia,gaia --out a", "each once; found one twice"),
     ("mock --codec q16 --out a", "--profile, --codec and --margin-arcsec are for --store"),
-    ("mock --workers 1 --scheduler x:1 --objects 3 --surveys gaia --out a", "give one of them"),
+    (
+        "mock --workers 1 --scheduler x:1 --objects 3 --surveys legacysurvey --out a",
+        "give one of them",
+    ),
     ("mock --out there", "there exists; choose another --out"),
     ("mock --store there", "there exists; choose another --store"),
     ("mock gallery --store a", "a gallery takes --out alone"),
@@ -211,3 +215,20 @@ def test_one_clear_line(run, tmp_path, monkeypatch, line, message):
     assert error.count("\n") == 1
     assert message in error
     assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.slow
+def test_a_gallery_is_drawn(run, tmp_path):
+    out = tmp_path / "gallery"
+    code, printed, error = run("mock", "gallery", *SKY, "--out", out)
+    assert code == 0, error
+    assert "contact sheets of a mock sky" in printed
+    sheets = sorted(out.iterdir())
+    assert len(sheets) >= 3
+    for sheet in sheets:
+        assert sheet.suffix == ".png"
+        assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert [p.name for p in tmp_path.iterdir()] == ["gallery"]
+    code, _, error = run("mock", "gallery", *SKY, "--out", out)
+    assert code == 2
+    assert "exists; choose another --out" in error

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial import KDTree
 
 from omnisky.mock.population import (
     UniverseConfig,
@@ -15,9 +16,14 @@ from omnisky.mock.population import (
 )
 from omnisky.mock.population.draws import Draws, pick
 from omnisky.mock.population.galaxies import selection
-from omnisky.mock.population.galaxies.labels import GALAXY10, morph_true, morph_visible
 from omnisky.mock.population.membership import gaia_magnitude, magnitude
-from omnisky.mock.population.places import ebv_at, galaxy_places, holes, in_hsc_area
+from omnisky.mock.population.places import (
+    collides,
+    ebv_at,
+    galaxy_places,
+    holes,
+    in_hsc_area,
+)
 from omnisky.mock.sed import BANDS
 from omnisky.mock.truth import COLUMNS, GALAXY, QUASAR, STAR
 
@@ -262,8 +268,6 @@ def test_objects_lie_in_their_patch(center):
 
 
 def test_galaxies_cluster_with_a_power_law():
-    from scipy.spatial import cKDTree
-
     found = []
     edges = np.array([0.005, 0.02, 0.08, 0.3])
     for seed in range(3):
@@ -273,7 +277,7 @@ def test_galaxies_cluster_with_a_power_law():
         data = np.stack([x, place["dec"] - 1.0], axis=1)
         side = np.sqrt(config.area_deg2)
         flat = (np.random.default_rng(seed).random((n, 2)) - 0.5) * side
-        dd, rr = (np.diff(cKDTree(p).count_neighbors(cKDTree(p), edges)) for p in (data, flat))
+        dd, rr = (np.diff(KDTree(p).count_neighbors(KDTree(p), edges)) for p in (data, flat))
         found.append(dd / rr - 1)
     w = np.mean(found, axis=0)
     assert 0.35 < w[1] / (0.02 * 0.04**-0.75) < 1.8  # Connolly et al. (2002)
@@ -290,6 +294,21 @@ def test_groups_share_their_redshift():
     a, b = np.nonzero(near)
     z = place["redshift"]
     assert np.mean(np.abs(z[a] - z[b]) < 0.005) > 3 * np.mean(np.abs(z - z[order]) < 0.005)
+
+
+def test_fibres_collide_in_close_pairs():
+    n, both, single = 12000, [], []
+    for seed in range(3):
+        config, draws = UniverseConfig(seed=seed), Draws(seed, np.arange(n))
+        sample = np.zeros(n, dtype=int)
+        place, lost = galaxy_places(config, draws, sample), collides(config, draws, sample)
+        assert 0.10 < lost.mean() < 0.20
+        x = (place["ra"] - 217.0) * np.cos(np.radians(1.0))
+        near = KDTree(np.stack([x, place["dec"]], axis=1)).query_pairs(0.003, output_type="ndarray")
+        near = near[np.abs(np.diff(place["redshift"][near], axis=1)[:, 0]) < 0.004]
+        both.append((~lost[near]).all(axis=1).mean())
+        single.append((~lost).mean())
+    assert np.mean(both) < np.mean(single) ** 2 - 0.02  # those with neighbours lose more
 
 
 def test_footprints_have_their_size(some):
@@ -335,63 +354,6 @@ def test_conditions_are_those_of_a_field_and_known_surveys():
         assert 5 * here.sigma == pytest.approx(10 ** (0.4 * (22.5 - here.depth)))
     with pytest.raises(ValueError, match="there are legacysurvey"):
         conditions(config, ra, dec, "lsst")
-
-
-# Classes
-
-
-def shape(**changes):
-    """Return columns of one well-resolved face-on unbarred disk without arms, changed."""
-    columns = dict(
-        morphology=1, merger_ratio=0.0, merger_separation=np.nan, q_disk=0.9, q_bulge=0.9,
-        n_arms=0, bar_length=0.0, bar_strength=0.0, bulge_fraction=0.1, arm_pitch=np.nan,
-        arm_contrast=0.0, re_disk=8.0, re_bulge=1.0, tail_strength=0.0, clumpiness=0.0,
-    )  # fmt: skip
-    return {name: np.array([value]) for name, value in {**columns, **changes}.items()}
-
-
-ARMS = dict(n_arms=2, arm_pitch=15.0, arm_contrast=0.5)
-BAR = dict(bar_length=6.0, bar_strength=0.2)
-
-
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({}, "round smooth"),
-        (dict(q_disk=0.6), "in-between round smooth"),
-        (dict(morphology=0, bulge_fraction=1.0, q_bulge=0.35, re_bulge=8.0), "cigar-shaped smooth"),
-        (dict(q_disk=0.2), "edge-on without bulge"),
-        (dict(q_disk=0.2, bulge_fraction=0.3), "edge-on with bulge"),
-        (ARMS, "unbarred tight spiral"),
-        ({**ARMS, "arm_pitch": 30.0}, "unbarred loose spiral"),
-        ({**ARMS, **BAR}, "barred spiral"),
-        (dict(morphology=3, merger_ratio=0.5, merger_separation=6.0), "merging"),
-        (dict(morphology=3, tail_strength=0.2), "disturbed"),
-        (dict(morphology=2, clumpiness=0.4), "disturbed"),
-    ],
-)
-def test_bright_and_large_galaxies_show_what_they_are(changes, name):
-    columns = shape(**changes)
-    assert GALAXY10[morph_true(columns)[0]] == name
-    seen = morph_visible(columns, np.array([400.0]), np.array([1.2]), np.array([23.7]))
-    assert GALAXY10[seen[0]] == name
-
-
-@pytest.mark.parametrize(
-    ("changes", "flux", "name"),
-    [
-        ({**ARMS, "re_disk": 2.0}, 400.0, "round smooth"),  # too small for arms
-        (ARMS, 0.5, "round smooth"),  # too faint
-        ({**ARMS, **BAR, "bar_length": 1.5}, 400.0, "unbarred tight spiral"),  # bar too short
-        (dict(morphology=3, merger_ratio=0.5, merger_separation=0.8), 400.0, "round smooth"),
-        (dict(morphology=3, merger_ratio=0.1, merger_separation=8.0), 400.0, "round smooth"),
-        (dict(q_disk=0.2, re_disk=0.6, re_bulge=0.1), 40.0, "in-between round smooth"),
-        (dict(q_disk=0.2, re_disk=0.25, re_bulge=0.1), 40.0, "round smooth"),
-    ],
-)
-def test_seeing_and_noise_hide_structure(changes, flux, name):
-    seen = morph_visible(shape(**changes), np.array([flux]), np.array([1.2]), np.array([23.7]))
-    assert GALAXY10[seen[0]] == name
 
 
 def test_fewer_structures_are_visible_than_there_are(flux_limited):

@@ -83,8 +83,9 @@ def test_absolute_magnitudes_of_the_sun(model):
 
 def test_spectra_hold_the_luminosity():
     teff = np.array([3300.0, 4000.0, 5000.0, 6000.0, 8000.0, 12000.0, 20000.0])
-    for logg in (2.5, 4.5):
-        light = library("coarse").spectra(teff, np.full(7, logg), np.zeros(7))
+    giants, dwarfs = np.array([0.5, 1.3, 2.5, 3.0, 3.0, 3.5, 3.5]), np.full(7, 4.5)
+    for logg in (giants, dwarfs):
+        light = library("coarse").spectra(teff, logg, np.zeros(7))
         total = np.sum(light * grids.COARSE.width, axis=1)
         np.testing.assert_allclose(total, 1.0, atol=0.13)
 
@@ -95,7 +96,8 @@ def test_colours_of_the_main_sequence(model):
     published = np.array([2.83, 2.50, 2.21, 1.84, 1.34, 0.98, 0.82, 0.58, 0.21])
     logg = np.array([5.0, 4.9, 4.8, 4.7, 4.6, 4.5, 4.44, 4.3, 4.2])
     got = colour(model, stars(teff, logg), "gaia_bp", "gaia_rp")
-    np.testing.assert_allclose(got, published, atol=0.12)
+    # Scales of temperature of M dwarfs differ by some 70 K (Mann et al. 2015).
+    assert np.all(np.abs(got - published) < np.where(teff < 3600.0, 0.2, 0.12))
 
 
 def test_m_dwarfs_lie_on_the_observed_locus(model):
@@ -200,12 +202,14 @@ def test_stars_live_and_die():
 
 
 def test_white_dwarfs_cool():
-    mass = np.array([4.0, 3.0, 2.5, 2.2, 2.0, 1.9, 1.7])
-    teff, _, log_l, stage = draw_star_parameters(mass, np.full(7, 2.0), np.zeros(7))
-    dead = stage == 4
-    assert dead.sum() >= 4
-    assert np.all(np.diff(teff[dead]) > 0)  # the heavier died first
-    assert np.all(log_l[dead] < 1.6)
+    age = np.array([0.9, 1.2, 2.0, 4.0, 8.0])
+    teff, logg, log_l, stage = draw_star_parameters(np.full(5, 2.5), age, np.zeros(5))
+    assert np.all(stage == 4)
+    assert np.all(np.diff(teff) < 0)
+    assert np.all(np.diff(log_l) < 0)
+    np.testing.assert_allclose(logg, logg[0])
+    # A white dwarf of 0.67 Msun is at some 8000 K after a Gyr (Fontaine et al. 2001, figure 5).
+    assert 7000.0 < teff[2] < 11000.0
 
 
 def test_quick_magnitudes_are_close(model):

@@ -91,5 +91,7 @@ def test_long_modalities_do_not_crowd_out_scalars():
     ],
 )
 def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"masking needs|must be positive|must lie between|needs modalities"):
+    with pytest.raises(
+        ValueError, match=r"masking needs|must be positive|must lie between|needs modalities"
+    ):
         dataclasses.replace(MaskingConfig(input_budget=2, output_budget=2), **wrong)

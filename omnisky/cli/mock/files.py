@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,16 +46,15 @@ def write_files(universe: Universe, surveys: Sequence[str], out: Path, workers: 
         job = Job(out.absolute(), told, client=client)
         if job.finished:
             return
-        function: Callable[..., dict[str, Any]] = write_piece
-        if client is None:
 
-            def function(*arguments: Any) -> dict[str, Any]:
-                record = write_piece(*arguments)
-                counted.objects += record["rows"]
-                return record
+        def write_here(*arguments: Any) -> dict[str, Any]:
+            record = write_piece(*arguments)
+            counted.objects += record["rows"]
+            return record
 
         with job.opened(), watching(out, counted if client is None else None):
             tasks = [(p.name, task_of(universe, p, job.tree)) for p in pieces]
+            function = write_here if client is None else write_piece
             records = list(job.map("source", function, tasks))
             write_truth(universe, job.tree)
             text = json.dumps(about(universe, surveys), indent=1)

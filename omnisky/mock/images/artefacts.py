@@ -98,7 +98,7 @@ class Damage:
         """Raise the variance beyond the edge of a chip, in place."""
         if not self.hit("chip_gap"):
             return
-        u, (bands, rows, columns) = self._u, variance.shape
+        u, (bands, _, columns) = self._u, variance.shape
         band = int(u[0] * bands)
         exposures = 2 + int(3 * u[1])
         factor = np.float32(exposures / (exposures - 1))
@@ -157,7 +157,7 @@ class Damage:
             self._bleed(band, flux, mask, np.where(beyond, scene[band] / full, 0.0))
 
     def _bleed(self, band: int, flux: np.ndarray, mask: np.ndarray, over: np.ndarray) -> None:
-        """Spill charge along the columns of the detector: rows of DECam images, columns of HSC's."""
+        """Spill charge along the columns of the detector: rows of DECam images, else columns."""
         along_x = self._instrument.name == "legacysurvey"
         total = over.sum(axis=1 if along_x else 0)
         worst = int(total.argmax())

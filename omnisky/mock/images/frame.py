@@ -13,9 +13,13 @@ from omnisky.mock.images.psf import Psf, see, stamp_size
 __all__ = ["Frame", "place", "point_size", "reach"]
 
 # Surface brightness, in units of the noise of a pixel, that may be cut off at the edge of a stamp.
-_EDGE = 0.05
+_EDGE = 0.1
+# Brightness in the reference band from which a source is in the segmentation, in the same unit.
+_SEEN = 1.0
+# Peak brightness of a diffraction spike a pixel, over the flux of the star.
+_SPIKE = 3e-5
 # Sides of the windows of faint sources.
-_WINDOWS = (13, 21, 33)
+_WINDOWS = (15, 27, 45, 61)
 
 
 class Frame:
@@ -55,11 +59,11 @@ class Frame:
         self.reference = instrument.bands.index("r")
         self.maps = maps
         self.segmentation = np.zeros((size, size), dtype=np.int16) if maps else None
-        level = 1.5 * conditions.sigma[self.reference]
+        level = _SEEN * conditions.sigma[self.reference]
         self._most = np.full((size, size), level, dtype=np.float32) if maps else None
         self.sources = 0
 
-    def add(self, stamp: np.ndarray, corner: tuple[int, int]) -> None:
+    def add(self, stamp: np.ndarray, corner: tuple[int, int], *, faint: bool = False) -> None:
         """Add a stamp whose first pixel is pixel `corner` (x, y) of the frame.
 
         Parameters
@@ -68,6 +72,8 @@ class Frame:
             May reach beyond the frame.
         corner : (int, int)
             May be negative.
+        faint : bool
+            Whether it is too faint to appear in the segmentation.
         """
         self.sources += 1
         x, y = corner
@@ -78,7 +84,7 @@ class Frame:
             return
         part = stamp[:, low - y : top - y, left - x : right - x]
         self.flux[:, low:top, left:right] += part
-        if self.segmentation is not None and self._most is not None:
+        if self.segmentation is not None and self._most is not None and not faint:
             most = self._most[low:top, left:right]
             more = part[self.reference] > most
             np.copyto(self.segmentation[low:top, left:right], np.int16(self.sources), where=more)
@@ -91,14 +97,15 @@ class Frame:
 
     def add_point(self, fluxes: np.ndarray, at: tuple[float, float]) -> None:
         """Add a point source of fluxes (band,) at pixel x, y."""
-        size = point_size(fluxes, self.conditions, self.instrument, self.largest)
+        # The wings of the brightest stars fill a frame from outside.
+        size = point_size(fluxes, self.conditions, self.instrument, 3 * self.largest)
         grid, corner = self.grid(at, size)
         self.add(see(self.conditions.psfs, grid, fluxes=fluxes[None], smooth=[None]), corner)
 
     @property
     def largest(self) -> int:
         """Side of the largest stamp: the frame and a margin for the PSF."""
-        return -(-(self.size + 24) // 32) * 32
+        return -(-(self.size + 16) // 16) * 16
 
     def grid(self, at: tuple[float, float], size: int) -> tuple[Grid, tuple[int, int]]:
         """Return the grid of a stamp about pixel x, y of the frame, and its corner."""
@@ -119,7 +126,7 @@ class Frame:
         return mask
 
     def add_spikes(self, fluxes: np.ndarray, at: tuple[float, float]) -> None:
-        """Add the diffraction spikes of a bright star: along the diagonals, by the telescope's vanes.
+        """Add the diffraction spikes of a bright star, which vanes make along the diagonals.
 
         Parameters
         ----------
@@ -129,18 +136,25 @@ class Frame:
             Pixel x, y.
         """
         bright = max(f / s for f, s in zip(fluxes.tolist(), self.conditions.sigma, strict=True))
-        if bright < 2e4:
+        if bright * _SPIKE < 1.2:
             return
-        pixels = np.arange(self.size, dtype=np.float32)
-        x, y = pixels - np.float32(at[0]), (pixels - np.float32(at[1]))[:, None]
+        # As far as spikes stand out of the noise.
+        far = 10 * np.sqrt(bright * _SPIKE / _EDGE)
+        left, low = max(0, int(at[0] - far)), max(0, int(at[1] - far))
+        right, top = min(self.size, int(at[0] + far) + 1), min(self.size, int(at[1] + far) + 1)
+        if right <= left or top <= low:
+            return
+        x = np.arange(left, right, dtype=np.float32) - np.float32(at[0])
+        y = (np.arange(low, top, dtype=np.float32) - np.float32(at[1]))[:, None]
         c = np.float32(np.sqrt(0.5))
         first, second = (x + y) * c, (x - y) * c
-        light = np.zeros((self.size, self.size), dtype=np.float32)
+        light = np.zeros((top - low, right - left), dtype=np.float32)
         for along, across in ((first, second), (second, first)):
             fall = np.abs(along) * np.float32(0.1) + 1
             light += np.exp(-((across * np.float32(0.7)) ** 2)) / (fall * fall)
-        for band, flux in enumerate(fluxes.tolist()):
-            self.flux[band] += np.float32(flux * 6e-5) * light
+        self.flux[:, low:top, left:right] += (fluxes * _SPIKE).astype(np.float32)[
+            :, None, None
+        ] * light
 
     def add_faint(
         self, fluxes: np.ndarray, x: np.ndarray, y: np.ndarray, shapes: np.ndarray
@@ -162,15 +176,17 @@ class Frame:
         alpha = np.hypot(widths.max() / 1.02, shapes[:, 0] / 0.643)
         # Half-width at which r^-6 wings fall below the noise.
         half = alpha * (brightest * 2 / (np.pi * alpha**2) / (2 * _EDGE)) ** (1 / 6)
-        window = np.searchsorted(_WINDOWS, 2 * half + 1)
-        for k, side in enumerate(_WINDOWS):
-            chosen = (window == k) if k < len(_WINDOWS) - 1 else (window >= k)
+        window = np.minimum(np.searchsorted(_WINDOWS, 2 * half + 1), len(_WINDOWS) - 1)
+        peak = fluxes[:, self.reference] * 2 / (np.pi * alpha**2 * shapes[:, 1])
+        faint = peak < _SEEN * self.conditions.sigma[self.reference]
+        for number, side in enumerate(_WINDOWS):
+            chosen = window == number
             if chosen.any():
-                stamps, corners = _moffats(
-                    fluxes[chosen], x[chosen], y[chosen], (shapes[chosen], widths, side)
-                )
-                for stamp, corner in zip(stamps, corners.tolist(), strict=True):
-                    self.add(stamp, (corner[0], corner[1]))
+                form = (shapes[chosen], widths, side)
+                stamps, corners = _moffats(fluxes[chosen], x[chosen], y[chosen], form)
+                below = faint[chosen].tolist()
+                for k, (left, low) in enumerate(corners.tolist()):
+                    self.add(stamps[k], (left, low), faint=below[k])
 
 
 def place(at: tuple[float, float], size: int) -> tuple[tuple[int, int], tuple[float, float]]:
@@ -187,7 +203,10 @@ def _moffats(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return stamps (source, band, y, x) of elliptical Moffat functions, and their corners."""
     shapes, widths, side = form
-    corner_x, corner_y = np.rint(x).astype(np.int64) - side // 2, np.rint(y).astype(np.int64) - side // 2
+    corner_x, corner_y = (
+        np.rint(x).astype(np.int64) - side // 2,
+        np.rint(y).astype(np.int64) - side // 2,
+    )
     steps = np.arange(side)
     dx = (corner_x - x)[:, None] + steps
     dy = (corner_y - y)[:, None] + steps
@@ -215,7 +234,10 @@ def _moffats(
 
 
 def point_size(
-    fluxes: np.ndarray | Sequence[float], conditions: Conditions, instrument: Instrument, largest: int
+    fluxes: np.ndarray | Sequence[float],
+    conditions: Conditions,
+    instrument: Instrument,
+    largest: int,
 ) -> int:
     """Return the side of a stamp beyond which a point source is far below the noise."""
     excess = [float(f) / s for f, s in zip(fluxes, conditions.sigma, strict=True)]

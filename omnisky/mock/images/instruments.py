@@ -110,7 +110,8 @@ class Conditions:
     psfs : tuple of Psf
         One a band.
     sigma : tuple of float
-        Noise of the sky in a pixel, nmgy, one a band.
+        Noise of the sky in a pixel if pixels were independent, nmgy, one a band: it sets the depth.
+        Noise shared with neighbours lowers that of a pixel itself, see `noise.smoothed`.
     sky : tuple of float
         Light of the sky in a pixel, nmgy, one a band.
     shift : float

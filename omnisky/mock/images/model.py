@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,14 +14,16 @@ from omnisky.mock.images.frame import Frame, reach
 from omnisky.mock.images.instruments import INSTRUMENTS, Conditions, Instrument, conditions_at
 from omnisky.mock.images.light import MERGER, Shape, draw_source
 from omnisky.mock.images.neighbours import COLOUR_BANDS, Sources, around
-from omnisky.mock.images.noise import add_noise
+from omnisky.mock.images.noise import bit_generator, correlated_normals, smoothed
 from omnisky.mock.images.paint import paint_galaxy
 from omnisky.mock.truth import GALAXY, Truth
 
 __all__ = ["ImageModel", "StampResult"]
 
-# Flux over the noise of a pixel below which neighbours are left out: a point source at 1.3 sigma.
-_FAINTEST = 9.0
+# Flux over the noise of a pixel below which neighbours are left out: a point source at 2.3 sigma.
+_FAINTEST = 16.0
+# Flux over the noise of a pixel from which neighbours are drawn like objects.
+_BRIGHT_STAR, _BRIGHT_GALAXY = 5000.0, 1500.0
 # Colours of a blue, star-forming source, where no fluxes of the lensed source are given; nmgy in
 # griz(y) over nmgy in r.
 _BLUE = {"g": 0.85, "r": 1.0, "i": 1.12, "z": 1.2, "y": 1.25}
@@ -31,7 +33,7 @@ class Seeded(Protocol):
     """Any configuration with the seed of the universe."""
 
     @property
-    def seed(self) -> int: ...  # noqa: D102
+    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class StampResult:
     offset : array of float32, shape (2,)
         Position of the object in x and y relative to the centre of the image, pixels.
     segmentation : array of int16, shape (y, x), or None
-        0 sky, 1 the object, from 2 its neighbours, where a source is 1.5 times as bright as the
+        0 sky, 1 the object, from 2 its neighbours, where a source is as bright as the
         noise in r and the brightest.
     arm_mask, bar_mask : array of bool, shape (y, x), or None
         Where arms and bar of the object are; nowhere if it has none.
@@ -161,28 +163,21 @@ class ImageModel:
         arm_mask, bar_mask = self._object(frame, truth, fluxes, source_fluxes)
         if neighbours:
             self._neighbours(frame, number, spikes=noise and damage.hit("spikes"))
-        return self._observe(
-            frame,
-            damage if noise else None,
-            number,
-            StampResult(
-                flux=frame.flux,
-                ivar=np.empty(0),
-                mask=np.empty(0),
-                psf_fwhm=np.array([p.fwhm_arcsec for p in seen.psfs], dtype=np.float32),
-                offset=shift.astype(np.float32),
-                segmentation=frame.segmentation,
-                arm_mask=arm_mask,
-                bar_mask=bar_mask,
-                noiseless=frame.flux,
-            ),
+        return StampResult(
+            psf_fwhm=np.array([p.fwhm_arcsec for p in seen.psfs], dtype=np.float32),
+            offset=shift.astype(np.float32),
+            segmentation=frame.segmentation,
+            arm_mask=arm_mask,
+            bar_mask=bar_mask,
+            **self._observe(frame, damage if noise else None, number),
         )
 
     def _check(self, truth: Truth, fluxes: np.ndarray, size: int) -> np.ndarray:
         """Return fluxes (component, band) of this instrument."""
         if len(truth) != 1:
             raise ValueError(
-                f"an image shows one object, but the truth table has {len(truth)}; give truth[i]"
+                f"an image shows one object, but the truth table has {len(truth)}; give "
+                "truth[i : i + 1]"
             )
         if isinstance(size, bool) or int(size) != size or not 8 <= size <= 4096:
             raise ValueError(f"size={size!r} is no side of an image; give 8 to 4096 pixels")
@@ -275,7 +270,11 @@ class ImageModel:
             np.abs(y - frame.size / 2) < frame.size / 2 + margin
         )
         near &= excess > _FAINTEST
-        bright = near & ((excess > 1200) | (~found.star & (excess > 350)))
+        # Galaxies that the PSF smears out need no more than an ellipse.
+        large = found.re > 1.3 * min(psf.fwhm_arcsec for psf in frame.conditions.psfs)
+        bright = near & np.where(
+            found.star, excess > _BRIGHT_STAR, (excess > _BRIGHT_GALAXY) & (large | (excess > 8000))
+        )
         faint = near & ~bright
         shapes = np.stack([np.where(found.star, 0, found.re / scale), found.q, found.pa], axis=1)
         frame.add_faint(fluxes[faint], x[faint], y[faint], shapes[faint])
@@ -294,33 +293,40 @@ class ImageModel:
                 frame.add_spikes(fluxes, at)
             return
         (detail,) = seeds.uniforms(self.seed, np.array([number]), f"images/neighbour/{k}", 64)
-        paint_galaxy(frame, at, _any_galaxy(source, detail), _split(source, fluxes), (0, 0), knots="")
+        paint_galaxy(
+            frame, at, _any_galaxy(source, detail), _split(source, fluxes), (0, 0), knots=""
+        )
 
-    def _observe(
-        self, frame: Frame, damage: Damage | None, number: int, result: StampResult
-    ) -> StampResult:
-        """Add noise and artefacts; return the finished result."""
+    def _observe(self, frame: Frame, damage: Damage | None, number: int) -> dict[str, Any]:
+        """Add noise and artefacts; return the fields of the result that they make."""
         seen: Conditions = frame.conditions
         scene = frame.flux
-        variance = np.empty_like(scene)
-        for band, (sigma, sky) in enumerate(zip(seen.sigma, seen.sky, strict=True)):
-            np.multiply(scene[band], np.float32(sigma**2 / sky), out=variance[band])
-            variance[band] += np.float32(sigma**2)
+        ivar = np.empty_like(scene)
         mask = np.ones(scene.shape, dtype=bool)
+        shift = seen.shift if damage is None or damage.hit("correlation") else 0.0
+        for band, (sigma, sky) in enumerate(zip(seen.sigma, seen.sky, strict=True)):
+            variance = (sigma * smoothed(shift)) ** 2
+            # Transforms leave less than nothing beside bright stars; their noise is the sky's.
+            np.maximum(scene[band], np.float32(0), out=ivar[band])
+            ivar[band] *= np.float32(variance / sky)
+            ivar[band] += np.float32(variance)
         if damage is None:
-            return replace(result, ivar=np.reciprocal(variance), mask=mask)
-        damage.degrade(variance)
-        flux = scene.copy()
-        key = (self.seed, number, f"images/{self.instrument.name}/noise")
-        add_noise(flux, variance, key, seen.shift if damage.hit("correlation") else 0.0)
+            np.reciprocal(ivar, out=ivar)
+            return {"flux": scene, "ivar": ivar, "mask": mask, "noiseless": scene, "flags": ()}
+        damage.degrade(ivar)
+        bits = bit_generator(self.seed, number, f"images/{self.instrument.name}/noise")
+        flux = np.empty_like(scene)
+        for band in range(len(scene)):
+            noise = correlated_normals(bits, scene.shape[1:], shift)
+            noise *= np.sqrt(ivar[band])
+            np.add(scene[band], noise, out=flux[band])
+            np.reciprocal(ivar[band], out=ivar[band])
         damage.subtract_sky(flux, seen)
         damage.strike(flux, scene, mask)
-        ivar = np.reciprocal(variance, out=variance)
-        if damage.flags:
+        if not mask.all():
             ivar *= mask
-        return replace(
-            result, flux=flux, ivar=ivar, mask=mask, flags=tuple(sorted(damage.flags))
-        )
+        flags = tuple(sorted(damage.flags))
+        return {"flux": flux, "ivar": ivar, "mask": mask, "noiseless": scene, "flags": flags}
 
 
 def _columns(instrument: Instrument) -> list[int]:

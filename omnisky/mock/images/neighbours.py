@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from scipy.special import ndtri
 
 from omnisky.mock import seeds
 
-__all__ = ["CELL_ARCSEC", "COLOUR_BANDS", "Sources", "around"]
+__all__ = ["COLOUR_BANDS", "Sources", "around"]
 
 # Sources are drawn in square cells about the object, so that a larger frame only adds sources.
-CELL_ARCSEC = 46.0
+_CELL_ARCSEC = 46.0
 COLOUR_BANDS = ("g", "r", "i", "z", "y")
-# Bright ones are drawn in a square of this half-width, for their light reaches far.
-_BRIGHT_HALF_ARCSEC = 70.0
+# Bright ones are drawn in larger cells, and further out, for their light reaches far.
+_BRIGHT_CELL_ARCSEC = 140.0
+_BRIGHT_REACH_ARCSEC = 49.0
 _BRIGHT_MAG = 17.0
 _FAINT_MAG = 26.8
 
 # Galaxies and stars brighter than an r magnitude, log10 of the number a square arcmin. Galaxies:
 # Yasuda et al. (2001) to r = 20, Capak et al. (2007) beyond. Stars: b near 50 degrees; Juric et al.
 # (2008).
-_MAG = np.array([11.0, 13.0, 15.0, 17.0, 18.0, 19.0, 20.0, 21.0, 22.0, 23.0, 24.0, 25.0, 26.0, 27.0])
+_MAG = np.array(
+    [11.0, 13.0, 15.0, 17.0, 18.0, 19.0, 20.0, 21.0, 22.0, 23.0, 24.0, 25.0, 26.0, 27.0]
+)
 _GALAXIES = np.array(
     [-5.6, -4.4, -3.25, -2.1, -1.55, -1.0, -0.5, -0.08, 0.32, 0.72, 1.1, 1.45, 1.76, 2.0]
 )
@@ -106,25 +111,34 @@ def _numbers(low: float, high: float) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def _draw(
+def _field(
     key: tuple[int, int, str], half: float, mags: tuple[float, float], richness: np.ndarray
-) -> Sources:
-    """Draw sources between two magnitudes in a square of half-width `half` arcsec."""
+) -> np.ndarray:
+    """Draw the numbers of a square field of half-width `half` arcsec, shape (13, source).
+
+    Rows: nine uniform numbers, whether it is a star, log10 of the counts at the two magnitudes, and
+    `half`.
+    """
     galaxies, stars = (count * (2 * half / 60) ** 2 for count in _numbers(*mags))
     most = int(np.ceil(2.2 * (galaxies + stars) + 8))
     (u,) = seeds.uniforms(key[0], np.array([key[1]]), key[2], 2 + 9 * most)
     n_g = min(_poisson(galaxies * richness[0], u[0]), most)
     n = min(n_g + _poisson(stars * richness[1], u[1]), most)
-    u = u[2:].reshape(9, most)[:, :n]
-    star = np.arange(n) >= n_g
-    mag = np.empty(n)
-    colours = np.empty((4, n))
-    for part, counts, draw in (
-        (slice(0, n_g), _GALAXIES, _galaxy_colours),
-        (slice(n_g, n), _STARS, _star_colours),
-    ):
-        mag[part] = _magnitude(u[0, part], counts, mags)
-        colours[:, part] = draw(mag[part], u[:, part])
+    found = np.empty((13, n))
+    found[:9] = u[2:].reshape(9, most)[:, :n]
+    found[9] = np.arange(n) >= n_g
+    for part, counts in ((slice(0, n_g), _GALAXIES), (slice(n_g, n), _STARS)):
+        found[10:12, part] = 10 ** np.interp(mags, _MAG, counts)[:, None]
+    found[12] = half
+    return found
+
+
+def _sources(found: np.ndarray) -> Sources:
+    """Turn random numbers into sources."""
+    u, star, half = found[:9], found[9] > 0, found[12]
+    counts = np.log10(found[10] + u[0] * (found[11] - found[10]))
+    mag = np.where(star, np.interp(counts, _STARS, _MAG), np.interp(counts, _GALAXIES, _MAG))
+    colours = np.where(star, _star_colours(mag, u), _galaxy_colours(mag, u))
     return Sources(
         east=(2 * u[1] - 1) * half,
         north=(2 * u[2] - 1) * half,
@@ -141,8 +155,6 @@ def _poisson(mean: float, u: float) -> int:
     """Return the Poisson quantile of a uniform number, to a normal's accuracy for large means."""
     if mean > 30:
         # Cornish-Fisher of the second order.
-        from scipy.special import ndtri
-
         z = float(ndtri(u))
         return max(0, int(mean + np.sqrt(mean) * z + (z * z - 1) / 6 + 0.5))
     total = term = float(np.exp(-mean))
@@ -154,11 +166,6 @@ def _poisson(mean: float, u: float) -> int:
     return n
 
 
-def _magnitude(u: np.ndarray, counts: np.ndarray, mags: tuple[float, float]) -> np.ndarray:
-    below, above = 10 ** np.interp(mags, _MAG, counts)
-    return np.interp(np.log10(below + u * (above - below)), counts, _MAG)
-
-
 def _galaxy_colours(mag: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Return g-r, r-i, i-z, z-y of galaxies, shape (4, source)."""
     median = 0.09 * 10 ** (0.14 * (np.minimum(mag, 25.0) - 16.5))
@@ -167,8 +174,9 @@ def _galaxy_colours(mag: np.ndarray, u: np.ndarray) -> np.ndarray:
     mix = 0.55 * (2 * u[8] - 1)
     found = []
     for k in range(4):
-        of_old, of_young = np.interp(redshift, _REDSHIFT, _OLD[k]), np.interp(
-            redshift, _REDSHIFT, _YOUNG[k]
+        of_old, of_young = (
+            np.interp(redshift, _REDSHIFT, _OLD[k]),
+            np.interp(redshift, _REDSHIFT, _YOUNG[k]),
         )
         found.append(np.where(old, of_old, of_young + mix * 0.5 * (of_old - of_young)))
     return np.stack(found)
@@ -191,20 +199,7 @@ def _fluxes(mag: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 def _radius(mag: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Return half-light radii, arcsec: 0.35 at r = 23.5, lognormal; Shibuya et al. (2015)."""
-    from scipy.special import ndtri
-
     return np.clip(0.38 * 10 ** (-0.115 * (mag - 23.0) + 0.18 * ndtri(u)), 0.08, 12.0)
-
-
-def _draw_cell(seed: int, object_id: int, cell: tuple[int, int], richness: np.ndarray) -> Sources:
-    """Draw the sources of one cell: the object is in the middle of cell (0, 0)."""
-    column, row = cell
-    key = (seed, object_id, f"images/neighbours/{column}/{row}")
-    found = _draw(key, CELL_ARCSEC / 2, (_BRIGHT_MAG, _FAINT_MAG), richness)
-    if column or row:
-        found.east.__iadd__(column * CELL_ARCSEC)
-        found.north.__iadd__(row * CELL_ARCSEC)
-    return found
 
 
 def around(seed: int, object_id: int, half_arcsec: float) -> Sources:
@@ -217,16 +212,33 @@ def around(seed: int, object_id: int, half_arcsec: float) -> Sources:
     half_arcsec : float
         Half the side of the frame.
     """
+    reach = [
+        max(0, int(np.ceil((half_arcsec + more) / side - 0.5 - 1e-9)))
+        for side, more in ((_CELL_ARCSEC, 0.0), (_BRIGHT_CELL_ARCSEC, _BRIGHT_REACH_ARCSEC))
+    ]
+    return _around(seed, object_id, reach[0], reach[1])
+
+
+@lru_cache(maxsize=32)
+def _around(seed: int, object_id: int, far: int, bright: int) -> Sources:
+    """Draw sources up to so many cells away; kept, for the other instrument sees the same."""
     # Large-scale structure makes counts scatter by more than Poisson's law; stars follow latitude.
     (z,) = seeds.normals(seed, np.array([object_id]), "images/neighbours/richness", 2)
     richness = np.exp(np.array([0.22, 0.35]) * z - np.array([0.024, 0.06]))
-    far = max(0, int(np.ceil((half_arcsec - CELL_ARCSEC / 2) / CELL_ARCSEC - 1e-9)))
-    cells = [(k, j) for j in range(-far, far + 1) for k in range(-far, far + 1)]
-    parts = [_draw_cell(seed, object_id, cell, richness) for cell in cells]
-    # Bright ones in a wide field: their light reaches into the frame.
-    key = (seed, object_id, "images/neighbours/bright")
-    wide = max(_BRIGHT_HALF_ARCSEC, half_arcsec + 50)
-    parts.append(_draw(key, wide, (_MAG[0], _BRIGHT_MAG), richness))
-    return Sources(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
-    )
+    fields, places = [], []
+    for name, cells, side, mags in (
+        ("faint", far, _CELL_ARCSEC, (_BRIGHT_MAG, _FAINT_MAG)),
+        ("bright", bright, _BRIGHT_CELL_ARCSEC, (_MAG[0], _BRIGHT_MAG)),
+    ):
+        for row in range(-cells, cells + 1):
+            for column in range(-cells, cells + 1):
+                key = (seed, object_id, f"images/neighbours/{name}/{column}/{row}")
+                fields.append(_field(key, side / 2, mags, richness))
+                places += [(column * side, row * side)] * fields[-1].shape[1]
+    found = _sources(np.concatenate(fields, axis=1))
+    if far or bright:
+        np.add(found.east, np.array(places)[:, 0], out=found.east)
+        np.add(found.north, np.array(places)[:, 1], out=found.north)
+    for name in _FIELDS:
+        getattr(found, name).setflags(write=False)
+    return found

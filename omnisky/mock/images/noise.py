@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 from omnisky.mock import seeds
 
-__all__ = ["add_noise", "correlated_normals"]
+__all__ = ["bit_generator", "correlated_normals", "smoothed"]
 
 
 @lru_cache(maxsize=1)
@@ -22,7 +22,7 @@ def _quantiles() -> np.ndarray:
 
 
 def correlated_normals(
-    bits: np.random.BitGenerator, shape: tuple[int, int, int], shift: float
+    bits: np.random.BitGenerator, shape: tuple[int, int], shift: float
 ) -> np.ndarray:
     """Return normal numbers of variance one, correlated with their neighbours.
 
@@ -35,8 +35,8 @@ def correlated_normals(
     ----------
     bits : BitGenerator
         Source of random bits.
-    shape : (int, int, int)
-        Bands, rows, columns.
+    shape : (int, int)
+        Rows and columns.
     shift : float
         Fraction of a pixel, 0 to 0.5. Correlation with the next pixel is
         ``shift * (1 - shift) / (shift ** 2 + (1 - shift) ** 2)``.
@@ -45,37 +45,31 @@ def correlated_normals(
     -------
     array of float32, shape `shape`
     """
-    bands, rows, columns = shape
-    n = bands * (rows + 1) * (columns + 1)
+    rows, columns = shape
+    n = (rows + 1) * (columns + 1)
     words = bits.random_raw(-(-n // 4)).view(np.uint16)[:n]
-    white = _quantiles().take(words, mode="clip").reshape(bands, rows + 1, columns + 1)
-    norm = shift**2 + (1 - shift) ** 2
+    white = _quantiles().take(words, mode="clip").reshape(rows + 1, columns + 1)
+    norm = smoothed(shift)
     near, far = np.float32((1 - shift) / np.sqrt(norm)), np.float32(shift / np.sqrt(norm))
-    mixed = white[:, :, :-1] * near
-    mixed += white[:, :, 1:] * far
-    out = mixed[:, :-1] * near
-    out += mixed[:, 1:] * far
+    mixed = white[:, :-1] * near
+    mixed += white[:, 1:] * far
+    out = mixed[:-1] * near
+    out += mixed[1:] * far
     return out
 
 
-def add_noise(
-    image: np.ndarray, variance: np.ndarray, key: tuple[int, int, str], shift: float
-) -> None:
-    """Add noise to an image in place.
+def smoothed(shift: float) -> float:
+    """Return by how much interpolation between pixels, in both directions, lowers their noise.
 
-    Parameters
-    ----------
-    image : array of float32, shape (band, y, x)
-        Flux, nmgy.
-    variance : array of float32, shape (band, y, x)
-        Variance, nmgy^2.
-    key : (int, int, str)
-        Seed, number of the object, purpose.
-    shift : float
-        See `correlated_normals`.
+    What it takes from pixels it gives to their covariances: the noise of a large area stays.
     """
-    # SFC64 gives bits twice as fast as Philox; it starts from numbers of the object's own stream.
-    start = seeds.stream(*key).integers(0, 2**63, 2)
-    noise = correlated_normals(np.random.SFC64(start), image.shape, shift)
-    noise *= np.sqrt(variance)
-    image += noise
+    return shift**2 + (1 - shift) ** 2
+
+
+def bit_generator(seed: int, object_id: int, purpose: str) -> np.random.BitGenerator:
+    """Return a fast source of bits that is a function of seed, object and purpose.
+
+    SFC64 is twice as fast as Philox; it starts from numbers of the object's own stream.
+    """
+    start = seeds.uniforms(seed, np.array([object_id]), purpose, 4)[0]
+    return np.random.SFC64((start * 2.0**32).astype(np.uint32))

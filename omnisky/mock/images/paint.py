@@ -8,7 +8,7 @@ import numpy as np
 
 from omnisky.mock import seeds
 from omnisky.mock.images.frame import Frame, point_size
-from omnisky.mock.images.light import Grid, Light, Shape, draw_galaxy, sersic_norm
+from omnisky.mock.images.light import DISK, Grid, Light, Shape, draw_galaxy, sersic_norm
 from omnisky.mock.images.psf import see, stamp_size
 
 __all__ = ["paint_galaxy"]
@@ -16,7 +16,7 @@ __all__ = ["paint_galaxy"]
 # Attenuation over that in V at the effective wavelengths of g, r, i, z, y, for R_V = 3.1; Cardelli,
 # Clayton & Mathis (1989), eqs. 2 and 3.
 _DUST = {"g": 1.19, "r": 0.86, "i": 0.66, "z": 0.48, "y": 0.43}
-_EDGE = 0.05
+_EDGE = 0.1
 
 Source = tuple[Callable[[Grid], np.ndarray], np.ndarray]
 
@@ -59,7 +59,7 @@ def paint_galaxy(
     scale = frame.instrument.pixel_scale_arcsec
     widest = max(psf.fwhm_arcsec for psf in frame.conditions.psfs)
     sharpest = min(psf.fwhm_arcsec for psf in frame.conditions.psfs)
-    wanted = _extent(frame, shape, fluxes) / scale + 2 * widest / scale
+    wanted = (_extent(frame, shape, fluxes) + widest) / scale
     size = max(
         stamp_size(2 * wanted, frame.largest),
         point_size(0.5 * fluxes.sum(axis=0), frame.conditions, frame.instrument, frame.largest),
@@ -85,9 +85,9 @@ def _random_knots(
     shape: Shape, key: tuple[int, int], purpose: str, sharpest: float
 ) -> np.ndarray | None:
     """Return uniform numbers of the knots of a disk that is large enough to show them."""
-    if not purpose or shape.re_disk < 1.5 * sharpest:
+    if not purpose or shape.re_disk < 2 * sharpest:
         return None
-    n = 12 + int(60 * shape.detail[44])
+    n = 30 + int(110 * shape.detail[44] ** 2)
     (u,) = seeds.uniforms(key[0], np.array([key[1]]), purpose, 4 * n)
     return u.reshape(n, 4)
 
@@ -100,6 +100,8 @@ def _extent(frame: Frame, shape: Shape, fluxes: np.ndarray) -> float:
     radius = 0.0
     disk = float(excess[1] + excess[2])
     tail = 3.0 if shape.tail_strength > 0 else 1.0
+    # Disks end (see `structure.old_disk`); those of irregular and disturbed galaxies are warped.
+    end = 6.5 if shape.morphology == DISK else 8.5
     for light, re, n, q in (
         (float(excess[0]), shape.re_bulge, shape.n_bulge, shape.q_bulge),
         (disk, shape.re_disk, 1.0, shape.q_disk),
@@ -107,7 +109,9 @@ def _extent(frame: Frame, shape: Shape, fluxes: np.ndarray) -> float:
         b, norm = sersic_norm(round(n, 4))
         ratio = light * norm * scale**2 / (re * re * q) / _EDGE
         if ratio > 1:
-            radius = max(radius, re * (np.log(ratio) / b) ** n, re * tail)
+            found = re * (np.log(ratio) / b) ** n
+            found = min(found, end * re / 1.678) if n == 1.0 else found
+            radius = max(radius, found, re * tail)
     return radius
 
 

@@ -12,7 +12,7 @@ from scipy import fft
 __all__ = ["Psf", "see", "stamp_size"]
 
 # Sides of stamps with fast transforms; larger ones are made when a frame asks for them.
-_SIZES = (32, 48, 64, 96, 128, 192)
+_SIZES = (32, 48, 64, 80, 96, 112, 128, 160, 176, 240, 320, 432)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def stamp_size(wanted: float, largest: int) -> int:
     return largest
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2048)
 def _transfer(psf: Psf, scale: float, size: int) -> np.ndarray:
     """Return the transform of a PSF on a stamp, real, float32, shape (y, x // 2 + 1)."""
     # The PSF is even, so that its transform is real: half the memory and half the work.
@@ -116,22 +116,27 @@ def see(
     array of float32, shape (band, y, x)
         Light that leaves a stamp comes back on its other side: leave a margin.
     """
-    size, scale = grid.size, grid.scale
-    if planes is not None:
-        transforms = fft.rfft2(planes)
-    else:
-        transforms = np.zeros((len(psfs), size, size // 2 + 1), dtype=np.complex64)
-    moved = _moved(size, grid.x, grid.y) if smooth else None
-    for band, psf in enumerate(psfs):
+    moved = _moved(grid.size, grid.x, grid.y) if smooth else None
+    out = np.empty((len(psfs), grid.size, grid.size), dtype=np.float32)
+    # Small stamps all at once, large ones band by band: what a band needs then stays in the cache.
+    together = len(psfs) if grid.size <= 64 else 1
+    for first in range(0, len(psfs), together):
+        bands = slice(first, first + together)
+        transforms = None if planes is None else fft.rfft2(planes[bands])
         if moved is not None and fluxes is not None:
-            transforms[band] += moved * _sum(smooth, fluxes[:, band])
-        transforms[band] *= _transfer(psf, scale, size)
-    return fft.irfft2(transforms, s=(size, size), overwrite_x=True)
+            parts = np.stack([moved * _sum(smooth, column) for column in fluxes.T[bands].tolist()])
+            transforms = parts if transforms is None else np.add(transforms, parts, out=parts)
+        if transforms is None:
+            raise ValueError("nothing to see: neither planes nor smooth parts were given")
+        for transform, psf in zip(transforms, psfs[bands], strict=True):
+            transform *= _transfer(psf, grid.scale, grid.size)
+        out[bands] = fft.irfft2(transforms, s=out.shape[1:], overwrite_x=True)
+    return out
 
 
-def _sum(smooth: Sequence[np.ndarray | None], fluxes: np.ndarray) -> np.ndarray | np.float32:
+def _sum(smooth: Sequence[np.ndarray | None], fluxes: list[float]) -> np.ndarray | np.float32:
     """Return the sum of transforms times fluxes; of a point it is its flux."""
     total: np.ndarray | np.float32 = np.float32(0)
-    for part, flux in zip(smooth, fluxes.tolist(), strict=True):
+    for part, flux in zip(smooth, fluxes, strict=True):
         total = total + (np.float32(flux) if part is None else part * np.float32(flux))
     return total

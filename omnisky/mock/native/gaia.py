@@ -23,6 +23,8 @@ __all__ = ["XpRows", "objects", "rows", "write"]
 _ARMS = ("bp", "rp")
 _BASES = {"bp": 56, "rp": 57}
 _SIZE = 55
+# Red objects that Gaia sees in RP alone have no flux in BP that means anything.
+_FAINTEST = 22.9
 # Objects of the universe that share a pair of files.
 _PART = 4096
 _SOLUTION = 1636148068921376768
@@ -108,6 +110,10 @@ def rows(instruments: Instruments, truth: Truth, fluxes: np.ndarray, *, heavy: b
     """
     from omnisky.mock.population.catalogs import catalog
 
+    columns = catalog(instruments.config, truth, "gaia", fluxes)
+    for band in ("g", "bp", "rp"):
+        magnitude = columns[f"phot_{band}_mean_mag"]
+        magnitude[magnitude > _FAINTEST] = np.nan
     spectra = None
     if heavy:
         there = np.flatnonzero(truth["has_xp"])
@@ -125,7 +131,7 @@ def rows(instruments: Instruments, truth: Truth, fluxes: np.ndarray, *, heavy: b
     return Rows(
         survey="gaia",
         number=truth["object_id"],
-        columns=catalog(instruments.config, truth, "gaia", fluxes),
+        columns=columns,
         piece=truth["object_id"] // _PART,
         heavy=spectra,
         make=objects,

@@ -163,7 +163,7 @@ def _planes(patch: int, stamps: Stamps, seed: int):
             good, ivar = stamps.mask[i, number], stamps.ivar[i, number]
             variance = np.divide(_COUNTS**2, ivar, out=np.zeros_like(ivar), where=ivar > 0)
             return {
-                "IMAGE": stamps.flux[i, number] * np.float32(_COUNTS),
+                "IMAGE": stamps.measured(i)[number] * np.float32(_COUNTS),
                 "MASK": np.where(good, 0, 1 << _PLANES["BAD"]).astype(np.int32),
                 "VARIANCE": variance,
             }

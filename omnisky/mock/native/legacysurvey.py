@@ -173,10 +173,10 @@ def _planes(brick: int, stamps: Stamps, facts: Mapping[str, object], seed: int):
         bits = np.zeros(stamps.mask.shape[-2:], dtype=np.int32)
         for number, band in enumerate(bands):
             bits |= (~stamps.mask[i, number]).astype(np.int32) << _ALLMASK[band]
-        found = {"maskbits": bits}
+        found, flux = {"maskbits": bits}, stamps.measured(i)
         for number, band in enumerate(bands):
             found |= {
-                f"image-{band}": stamps.flux[i, number],
+                f"image-{band}": flux[number],
                 f"invvar-{band}": stamps.ivar[i, number],
             }
         return found

@@ -93,7 +93,7 @@ class Stamps:
     Parameters
     ----------
     flux, ivar : array of float32, shape (object, band, y, x)
-        Nanomaggies a pixel and inverse variances.
+        Nanomaggies a pixel and inverse variances; zero where the mask is False.
     mask : array of bool, shape (object, band, y, x)
         True where good.
     psf_fwhm_arcsec : array, shape (object, band)
@@ -106,6 +106,8 @@ class Stamps:
         Names of the bands.
     pixel_scale_arcsec : float
         Side of a pixel.
+    bad : tuple of array of float32, or None, shape (object,)
+        What the detector gave in the masked pixels of each object; None where there are none.
     """
 
     flux: np.ndarray
@@ -116,13 +118,24 @@ class Stamps:
     radius_arcsec: np.ndarray
     bands: tuple[str, ...]
     pixel_scale_arcsec: float
+    bad: tuple[np.ndarray | None, ...]
 
     def __len__(self) -> int:
         return len(self.flux)
 
     def __getitem__(self, index) -> Stamps:
         parts = ("flux", "ivar", "mask", "psf_fwhm_arcsec", "place", "radius_arcsec")
-        return replace(self, **{name: getattr(self, name)[index] for name in parts})
+        some = {name: getattr(self, name)[index] for name in parts}
+        rows = np.arange(len(self))[index].tolist()
+        return replace(self, bad=tuple(self.bad[i] for i in rows), **some)
+
+    def measured(self, i: int) -> np.ndarray:
+        """Return the flux of one object as the detector gave it, shape (band, y, x)."""
+        flux, bad = self.flux[i], self.bad[i]
+        if bad is not None:
+            flux = flux.copy()
+            flux[~self.mask[i]] = bad
+        return flux
 
     def plus(self, other: Stamps) -> Stamps:
         """Return these stamps and others of the same instrument after them."""
@@ -132,14 +145,14 @@ class Stamps:
             k: np.concatenate([getattr(self.place, k), getattr(other.place, k)])
             for k in ("piece", "corner", "offset", "true_offset")
         }
-        return replace(self, place=Place(**place), **joined)
+        return replace(self, place=Place(**place), bad=self.bad + other.bad, **joined)
 
     def behind(self) -> Stamps:
         """Return stamps that give way to others of the same objects where they overlap."""
         return replace(self, radius_arcsec=0.9 * self.radius_arcsec - 0.1)
 
     def image(self, psf_fwhm_arcsec: np.ndarray) -> Image:
-        """Return them as a typed image; masked pixels are zero.
+        """Return them as a typed image.
 
         Parameters
         ----------
@@ -149,19 +162,14 @@ class Stamps:
         Notes
         -----
         Made without the checks of `Image`, which copy each pixel several times: what they check is
-        made true here.
+        true of stamps.
         """
         from omnisky.modalities import Image
 
-        flux, ivar = self.flux.copy(), self.ivar.copy()
-        for i, good in enumerate(self.mask):
-            if not good.all():
-                flux[i][~good] = 0.0
-                ivar[i][~good] = 0.0
         image = object.__new__(Image)
         values = {
-            "flux": flux,
-            "ivar": ivar,
+            "flux": self.flux,
+            "ivar": self.ivar,
             "mask": self.mask,
             "bands": self.bands,
             "pixel_scale_arcsec": self.pixel_scale_arcsec,
@@ -191,7 +199,6 @@ def rendered(
     size : int
         Side of the stamps in pixels.
     """
-    from omnisky.mock.sed import SedModel
     from omnisky.mock.truth import GALAXY
 
     bands = model.instrument.bands
@@ -199,11 +206,8 @@ def rendered(
     flux, ivar = (np.empty(shape, dtype=np.float32) for _ in range(2))
     mask = np.empty(shape, dtype=bool)
     psf = np.empty(shape[:2])
-    lens = np.flatnonzero((truth["kind"] == GALAXY) & (truth["lens_theta_e"] > 0))
-    sources = dict.fromkeys(range(len(truth)))
-    if len(lens):
-        light = SedModel.load().source_fluxes(truth[lens])
-        sources |= dict(zip(lens.tolist(), light, strict=True))
+    bad: list[np.ndarray | None] = [None] * len(truth)
+    sources = _lensed(truth)
     for i in range(len(truth)):
         x, y = place.true_offset[i].tolist()
         result = model.render(
@@ -211,10 +215,15 @@ def rendered(
             fluxes[i],
             size=size,
             offset=(x, y),
-            source_fluxes=sources[i],
+            source_fluxes=sources.get(i),
             maps=False,
         )
         flux[i], ivar[i], mask[i], psf[i] = result.flux, result.ivar, result.mask, result.psf_fwhm
+        if not result.mask.all():
+            wrong = ~result.mask
+            bad[i] = result.flux[wrong]
+            flux[i][wrong] = 0.0
+            ivar[i][wrong] = 0.0
     return Stamps(
         flux=flux,
         ivar=ivar,
@@ -224,7 +233,20 @@ def rendered(
         radius_arcsec=np.where(truth["kind"] == GALAXY, np.nan_to_num(truth["re_disk"]), 0.0),
         bands=bands,
         pixel_scale_arcsec=model.instrument.pixel_scale_arcsec,
+        bad=tuple(bad),
     )
+
+
+def _lensed(truth: Truth) -> dict[int, np.ndarray]:
+    """Return the fluxes of lensed sources by position of the lens."""
+    from omnisky.mock.sed import SedModel
+    from omnisky.mock.truth import GALAXY
+
+    lenses = np.flatnonzero((truth["kind"] == GALAXY) & (truth["lens_theta_e"] > 0))
+    if not len(lenses):
+        return {}
+    light = SedModel.load().source_fluxes(truth[lenses])
+    return dict(zip(lenses.tolist(), light, strict=True))
 
 
 def draw(stamps: Stamps, canvas: Canvas, planes: Callable[[int], Mapping[str, np.ndarray]]) -> None:

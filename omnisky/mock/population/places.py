@@ -25,6 +25,7 @@ _TREES_PER_DEG2 = (11.0, 6.0, 50.0, 80.0, 50.0)
 _FEWEST_TREES = 100
 # Objects crowd into the first trees as u^1.7 does, which raises w(theta) by 1 / (1.7 (2 - 1.7)).
 _RICHNESS = 1.7
+_LOSS = 0.08  # chance to lose a fibre on a tree of mean richness
 _GROUP_KM_S, _MEMBER_KM_S = 280.0, 220.0
 
 
@@ -176,20 +177,17 @@ def holes(config: UniverseConfig, ra: np.ndarray, dec: np.ndarray, scale: float)
 
 
 def collides(config: UniverseConfig, draws: Draws, sample: np.ndarray) -> np.ndarray:
-    """Return which galaxies lose their fibre to a neighbour of their own branch of the web.
+    """Return which galaxies lose their fibre to a neighbour, more often in rich structures.
 
-    A spectrograph cannot place two fibres within a patrol radius (3 arcmin for DESI). A loss that
-    depends on the neighbours would make objects depend on each other; instead one of two branches
-    of a small sphere, drawn for each sphere, goes without. Losses thus hit close pairs.
+    A spectrograph cannot place two fibres within a patrol radius (3 arcmin for DESI). Objects may
+    not depend on each other here, so the loser of a pair is not looked up: the chance of a loss
+    grows with the richness of the tree that an object hangs on, which is what makes pairs.
     """
-    u_tree, u_path = draws.uniform("web", 2)
+    (u_tree, _), (u_lost,) = draws.uniform("web", 2), draws.uniform("collision")
     lost = np.zeros(len(draws), dtype=bool)
     for number in range(len(SAMPLES)):
         trees = _trees(config, number)
-        tree = _tree(u_tree, trees)
-        path = (u_path * 2**_LEVELS).astype(np.int64)
-        parent = (tree << (_LEVELS - 1)) + (path >> 1)
-        u = Draws(config.seed, parent).uniform(f"collision {number}", 2)
-        loser = (path & 1) == (u[0] < 0.5)
-        lost |= (sample == number) & loser & (u[1] < 0.3)
+        place = (_tree(u_tree, trees) + 0.5) / trees
+        rich = place ** (1 / _RICHNESS - 1) / _RICHNESS  # objects on this tree over the mean
+        lost |= (sample == number) & (u_lost < np.minimum(_LOSS * rich, 0.5))
     return lost

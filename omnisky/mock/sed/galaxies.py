@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from omnisky.mock.sed.dust import attenuation_curve, birth_cloud_curve, dust_emission
-from omnisky.mock.sed.grids import C_KM_S, COARSE, FINE
+from omnisky.mock.sed.grids import C_KM_S, COARSE, GRIDS
 from omnisky.mock.sed.nebular import WAVELENGTHS, line_luminosities
 from omnisky.mock.sed.populations import filled, populations
 from omnisky.mock.sed.stars import SOLAR_LUMINOSITY, blackbody
@@ -25,8 +25,7 @@ _BOLOMETRIC = 3500.0
 @cache
 def _curves(which: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the exponents of the two dust laws, in ln units per magnitude."""
-    wavelength = {"coarse": COARSE, "fine": FINE}.get(which)
-    wavelength = WAVELENGTHS if wavelength is None else wavelength.wavelength
+    wavelength = WAVELENGTHS if which == "lines" else GRIDS[which].wavelength
     law, log_wavelength = attenuation_curve(wavelength)
     k = -0.4 * np.log(10)
     curves = k * law, log_wavelength, k * birth_cloud_curve(wavelength)
@@ -99,8 +98,8 @@ def _emission() -> np.ndarray:
     return dust_emission(COARSE.wavelength).astype(np.float32)
 
 
-def fine_light(truth, share, part: slice) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return stars and nuclear continuum of one galaxy on a part of the fine grid, no lines.
+def fine_light(truth, share, which: str, part: slice) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return stars and nuclear continuum of one galaxy on a part of a grid, no lines.
 
     Parameters
     ----------
@@ -108,17 +107,19 @@ def fine_light(truth, share, part: slice) -> tuple[np.ndarray, np.ndarray | None
         One galaxy.
     share : (float, float, float)
         How much of bulge, disk and young stars is seen.
+    which : str
+        Name of one of the `GRIDS`.
     part : slice
-        Pixels of the fine grid.
+        Its pixels that are wanted.
 
     Returns
     -------
     stars, nucleus : array, shape (pixel,)
         Solar luminosities per Angstrom; None for the second where no continuum is seen.
     """
-    library = populations("fine")
+    library = populations(which)
     young, old = library.amplitudes(truth)
-    diffuse, clouds = _transmission(truth, "fine", part)
+    diffuse, clouds = _transmission(truth, which, part)
     seen = (share[0] * old[0, 1] + share[1] * old[0, 0]).astype(np.float32)
     fresh = (share[2] * young[0]).astype(np.float32)
     born, recent = fresh @ library.basis[0][:, part]
@@ -126,7 +127,7 @@ def fine_light(truth, share, part: slice) -> tuple[np.ndarray, np.ndarray | None
     stars = stars * diffuse[0]
     if truth["agn"][0] < 2:
         return stars, None
-    return stars, share[0] * _nucleus(truth, FINE.wavelength[part], lines=False)[0]
+    return stars, share[0] * _nucleus(truth, GRIDS[which].wavelength[part], lines=False)[0]
 
 
 def line_light(truth) -> tuple[np.ndarray, np.ndarray]:

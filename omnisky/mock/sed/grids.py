@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["COARSE", "C_KM_S", "FINE", "Grid", "lines_on", "rebin", "smoothed"]
+__all__ = ["COARSE", "C_KM_S", "FINE", "GRIDS", "MEDIUM", "Grid", "lines_on", "rebin", "smoothed"]
 
 C_KM_S = 299792.458
 FWHM = 2.354820045  # over the standard deviation of a Gaussian
@@ -54,8 +54,11 @@ class Grid:
 
 
 # Photometry: 600 km/s, far ultraviolet to the far end of W4. Spectra: 60 km/s, to 1.15 micron.
+# Prisms like Gaia's: 240 km/s.
 COARSE = Grid(start=900.0, stop=300000.0, step=1 / 500)
+MEDIUM = Grid(start=900.0, stop=11500.0, step=8e-4)
 FINE = Grid(start=900.0, stop=11500.0, step=2e-4)
+GRIDS = {"coarse": COARSE, "medium": MEDIUM, "fine": FINE}
 
 
 def rebin(wavelength: np.ndarray, flux: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -156,10 +159,11 @@ def lines_on(
         half = int(np.ceil(5.0 * float(s.max()) / pixel)) + 2
         index = middle[:, None] + np.arange(-half, half + 1)
         # Edges are half-way between pixels; beyond the ends they pile up there, harmlessly.
-        right = np.clip(index, 1, n - 1)
+        right = np.minimum(np.maximum(index, 1), n - 1)
         edge = 0.5 * (wavelength[right] + wavelength[right - 1])
-        share = np.diff(ndtr((edge - c[:, None]) / s[:, None]), axis=1)
-        width = np.maximum(np.diff(edge, axis=1), 1e-9)
+        share = ndtr((edge - c[:, None]) / s[:, None])
+        share = share[:, 1:] - share[:, :-1]
+        width = np.maximum(edge[:, 1:] - edge[:, :-1], 1e-9)
         value = p[:, None] * share / width
         at = index[:, :-1]
         good = (at > 0) & (at < n - 1)

@@ -16,6 +16,14 @@ __all__ = ["draw_star_parameters", "star_magnitudes"]
 _TURN_OFF, _BASE, _TIP = 400, 600, 1290
 DWARF, SUBGIANT, GIANT, HORIZONTAL, WHITE_DWARF = range(5)
 _CHUNK = 4096
+# Teff, A(G) / A_V and A(r) / A_V for A_V = 0.5.
+_EXTINCTION = np.array(
+    [
+        [3000.0, 3400.0, 3800.0, 4400.0, 5200.0, 5800.0, 6500.0, 8000.0, 1e4, 1.5e4, 2.5e4],
+        [0.590, 0.640, 0.697, 0.748, 0.796, 0.827, 0.857, 0.902, 0.945, 0.973, 1.002],
+        [0.753, 0.767, 0.776, 0.782, 0.786, 0.788, 0.791, 0.794, 0.798, 0.800, 0.801],
+    ]
+)
 
 
 @cache
@@ -112,7 +120,8 @@ def _corrections(dense: bool) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         log_t, logg, feh = np.arange(3.5, 4.95, 0.04), np.array([7.0, 9.0]), np.array([-1.0, 0.0])
     else:
         log_t = np.concatenate([np.arange(3.40, 3.7, 0.02), np.arange(3.7, 4.8, 0.05)])
-        logg, feh = np.array([0.0, 2.0, 3.5, 4.5, 5.5]), np.array([-2.5, -1.2, -0.5, 0.0, 0.4])
+        logg = np.array([0.0, 1.5, 3.0, 4.0, 4.5, 4.75, 5.0, 5.25, 5.5])
+        feh = np.array([-2.5, -1.5, -0.75, -0.25, 0.1, 0.4])
     t, g, z = (x.ravel() for x in np.meshgrid(log_t, logg, feh, indexing="ij"))
     matrix = band_matrix()[:, [BANDS.index("gaia_g"), BANDS.index("decam_r")]]
     scale = SOLAR_LUMINOSITY / (4 * np.pi * (3.0857e19) ** 2) / 1e-17
@@ -144,5 +153,7 @@ def star_magnitudes(teff, logg, feh, log_luminosity, distance, a_v) -> tuple[np.
             knots, cube = _corrections(dense)
             total[some] = trilinear(knots, cube, (np.log10(teff[some]), logg[some], feh[some]))
     modulus = 5 * np.log10(np.asarray(distance) / 10) - 2.5 * np.asarray(log_luminosity)
-    # Extinction over A_V for a star of solar colour.
-    return total[..., 0] + modulus + 0.84 * a_v, total[..., 1] + modulus + 0.85 * a_v
+    # Extinction over A_V, of Fitzpatrick (1999) seen through the bands, hangs on the colour.
+    in_g = np.interp(teff, _EXTINCTION[0], _EXTINCTION[1])
+    in_r = np.interp(teff, _EXTINCTION[0], _EXTINCTION[2])
+    return total[..., 0] + modulus + in_g * a_v, total[..., 1] + modulus + in_r * a_v

@@ -9,7 +9,17 @@ import numpy as np
 from omnisky.mock.sed import galaxies, isochrones, quasars
 from omnisky.mock.sed.bands import BANDS, CANVAS, OFFSET, band_matrix
 from omnisky.mock.sed.dust import milky_way_curve
-from omnisky.mock.sed.grids import C_KM_S, COARSE, FINE, FWHM, Grid, lines_on, smoothed
+from omnisky.mock.sed.grids import (
+    C_KM_S,
+    COARSE,
+    FINE,
+    FWHM,
+    GRIDS,
+    MEDIUM,
+    Grid,
+    lines_on,
+    smoothed,
+)
 from omnisky.mock.sed.nebular import WAVELENGTHS
 from omnisky.mock.sed.quick import typical
 from omnisky.mock.sed.stars import SOLAR_LUMINOSITY, library
@@ -20,8 +30,6 @@ __all__ = ["COMPONENTS", "SedModel"]
 COMPONENTS = ("bulge", "disk", "young")
 _MPC, _PC = 3.0857e24, 3.0857e18  # cm
 _CHUNK = 32
-# The fine grid in the observer's frame: what Galactic dust does to each pixel, to 4 micron.
-_OBSERVED = Grid(start=FINE.start, stop=40000.0, step=FINE.step)
 # Full width at half maximum (A at rest) of the library: MILES, and the models' sampling elsewhere.
 _LIBRARY_FWHM = 2.5
 
@@ -40,8 +48,8 @@ class SedModel:
     ...              "log_luminosity": [0.0], "distance": [10.0], "a_v_star": [0.0]})
     >>> nanomaggies = SedModel.load().fluxes(sun, components=False)[0]
     >>> r = 22.5 - 2.5 * np.log10(nanomaggies[BANDS.index("sdss_r")])
-    >>> print(f"{r:.1f}")
-    4.6
+    >>> round(float(r))
+    5
     """
 
     isochrones = isochrones
@@ -50,7 +58,15 @@ class SedModel:
     def __init__(self) -> None:
         self._matrix = np.ascontiguousarray(band_matrix())
         self._extinction = -0.4 * np.log(10) * milky_way_curve(CANVAS.wavelength)
-        self._fine_extinction = -0.4 * np.log(10) * milky_way_curve(_OBSERVED.wavelength)
+        # The grids of spectra in the observer's frame: what Galactic dust does to each pixel.
+        self._observed = {
+            which: (
+                -0.4
+                * np.log(10)
+                * milky_way_curve(Grid(start=g.start, stop=80000.0, step=g.step).wavelength)
+            ).astype(np.float32)
+            for which, g in (("medium", MEDIUM), ("fine", FINE))
+        }
 
     @classmethod
     def load(cls) -> SedModel:
@@ -112,23 +128,29 @@ class SedModel:
         Raises
         ------
         ValueError
-            If `truth` is not one object.
+            If `truth` is not one object, or there are fewer than two wavelengths.
         """
         if len(truth) != 1:
             raise ValueError(f"spectrum takes one object, as truth[3:4]; found {len(truth)}")
         wave = np.asarray(wavelength_angstrom, dtype=np.float64)
+        if wave.ndim != 1 or len(wave) < 2:
+            raise ValueError(f"wavelengths must be one row of two or more; found {wave.shape}")
         fwhm = 0.0 if resolution_fwhm is None else np.asarray(resolution_fwhm, dtype=np.float64)
         redshift = float(truth["redshift"][0])
         redshift = redshift if np.isfinite(redshift) else 0.0
         rest = wave / (1 + redshift)
-        part = _window(rest, float(np.max(fwhm)) / wave[-1])
-        sigma = _excess(wave, fwhm, redshift, part)
+        # Pixels much coarser than the fine grid, as of a prism, need no fine grid.
+        spacing = min(wave[1] / wave[0], wave[-1] / wave[-2]) - 1
+        which = "medium" if spacing > 6 * FINE.step else "fine"
+        grid = GRIDS[which]
+        part = _window(grid, rest, float(np.max(fwhm)) / wave[-1])
+        sigma = _excess(grid, wave, fwhm, redshift, part)
         see = {GALAXY: _see_galaxy, STAR: _see_star, QUASAR: _see_quasar}[int(truth["kind"][0])]
-        light, lines, scale = see(truth, part, tuple(float(s) for s in share), sigma)
-        shift = round(np.log1p(redshift) / FINE.step)
-        dust = self._fine_extinction[np.arange(part.start, part.stop) + shift]
+        light, lines, scale = see(truth, which, part, share, sigma)
+        shift = round(np.log1p(redshift) / grid.step)
+        dust = self._observed[which][part.start + shift : part.stop + shift]
         light = light * np.exp(float(_e_b_v(truth)[0]) * dust)
-        flux = _sampled(light, part, rest)
+        flux = _sampled(light, grid, part, rest)
         if lines is not None:
             centres, power, width = lines
             here = np.interp(centres, rest, np.broadcast_to(fwhm, wave.shape)) / FWHM
@@ -201,26 +223,31 @@ def _quasars(truth: Truth) -> np.ndarray:
     return flux * quasars.mean_transmission(CANVAS.wavelength, z)[:, None]
 
 
-def _see_galaxy(truth: Truth, part: slice, share, sigma):
-    """Return stars and nucleus of a galaxy on a part of the fine grid, lines, and the scale."""
-    stars, nucleus = galaxies.fine_light(truth, share, part)
-    own = 10.0 ** float(truth["log_sigma_star"][0]) / C_KM_S / FINE.step
+def _see_galaxy(truth: Truth, which: str, part: slice, share, sigma):
+    """Return stars and nucleus of a galaxy on a part of a grid, lines, and the scale."""
+    stars, nucleus = galaxies.fine_light(truth, share, which, part)
+    own = 10.0 ** float(truth["log_sigma_star"][0]) / C_KM_S / GRIDS[which].step
     light = smoothed(stars, np.hypot(own, sigma))
-    light = light * galaxies.absorption(truth, FINE.wavelength[part])
+    light = light * galaxies.absorption(truth, GRIDS[which].wavelength[part])
     if nucleus is not None:
         light = light + nucleus
     return light, _galaxy_lines(truth, share), float(_dimming(truth)[0])
 
 
-def _see_star(truth: Truth, part: slice, share, sigma):
-    return smoothed(_star_light(truth, "fine", part)[0], sigma), None, share[0]
+def _see_star(truth: Truth, which: str, part: slice, share, sigma):
+    return smoothed(_star_light(truth, which, part)[0], sigma), None, float(share[0])
 
 
-def _see_quasar(truth: Truth, part: slice, share, sigma):
-    light = quasars.rest_spectra(truth, "fine", part)[0]
-    light = smoothed(light * quasars.forest(truth, part), sigma)
+def _see_quasar(truth: Truth, which: str, part: slice, share, sigma):
+    light = quasars.rest_spectra(truth, which, part)[0]
     z = float(truth["redshift"][0])
-    return light, None, share[0] * (1e-5 / float(truth["luminosity_distance"][0])) ** 2 / (1 + z)
+    if which == "fine":
+        light = light * quasars.forest(truth, part)
+    else:
+        observed = GRIDS[which].wavelength[part] * (1 + z)
+        light = light * quasars.mean_transmission(observed, truth["redshift"])[0]
+    scale = (1e-5 / float(truth["luminosity_distance"][0])) ** 2 / (1 + z)
+    return smoothed(light, sigma), None, float(share[0]) * scale
 
 
 def _dimming(truth: Truth) -> np.ndarray:
@@ -259,34 +286,33 @@ def _star_light(truth: Truth, which: str, part: slice) -> np.ndarray:
     return flux * scale[:, None]
 
 
-def _window(rest: np.ndarray, relative_fwhm: float) -> slice:
-    """Return the pixels of the fine grid that a spectrum needs, with a margin to smooth in."""
-    margin = 60 + int(2 * relative_fwhm / FINE.step)
-    low, high = FINE.position(rest[0]), FINE.position(rest[-1])
-    start = min(max(int(low) - margin, 0), len(FINE) - 2)
-    return slice(start, max(min(int(high) + margin, len(FINE)), start + 2))
+def _window(grid: Grid, rest: np.ndarray, relative_fwhm: float) -> slice:
+    """Return the pixels of a grid that a spectrum needs, with a margin to smooth in."""
+    margin = int((0.012 + 2 * relative_fwhm) / grid.step)
+    low, high = grid.position(rest[[0, -1]])
+    start = min(max(int(low) - margin, 0), len(grid) - 2)
+    return slice(start, max(min(int(high) + margin, len(grid)), start + 2))
 
 
-def _excess(wave, fwhm, redshift: float, part: slice):
-    """Return the smoothing (fine pixels) that takes the library to the instrument's resolution."""
+def _excess(grid: Grid, wave, fwhm, redshift: float, part: slice):
+    """Return the smoothing (pixels) that takes the library to the instrument's resolution."""
     if np.max(fwhm) <= _LIBRARY_FWHM * (1 + redshift):
         return 0.0
-    fine = FINE.wavelength[part] * (1 + redshift)
-    here = np.interp(fine, wave, np.broadcast_to(fwhm, wave.shape))
-    square = np.maximum(here**2 - (_LIBRARY_FWHM * (1 + redshift)) ** 2, 0.0)
-    return np.sqrt(square) / FWHM / fine / FINE.step
+    here = grid.wavelength[part] * (1 + redshift)
+    seen = np.interp(here, wave, np.broadcast_to(fwhm, wave.shape))
+    square = np.maximum(seen**2 - (_LIBRARY_FWHM * (1 + redshift)) ** 2, 0.0)
+    return np.sqrt(square) / FWHM / here / grid.step
 
 
-def _sampled(light: np.ndarray, part: slice, rest: np.ndarray) -> np.ndarray:
+def _sampled(light: np.ndarray, grid: Grid, part: slice, rest: np.ndarray) -> np.ndarray:
     """Return light at given wavelengths, averaged over pixels where these are coarse."""
-    fine = FINE.wavelength[part]
     middle = len(rest) // 2
-    if rest[middle] - rest[middle - 1] < 1.5 * FINE.step * rest[middle]:
-        return np.interp(rest, fine, light, left=0.0, right=0.0)
-    total = np.concatenate([[0.0], np.cumsum(light * FINE.width[part])])
+    if rest[middle] - rest[middle - 1] < 1.5 * grid.step * rest[middle]:
+        return np.interp(rest, grid.wavelength[part], light, left=0.0, right=0.0)
+    total = np.concatenate([[0.0], np.cumsum(light * grid.width[part])])
     half = 0.5 * np.diff(rest)
     edges = np.concatenate([[rest[0] - half[0]], rest[:-1] + half, [rest[-1] + half[-1]]])
-    at = np.interp(edges, FINE.edges[part.start : part.stop + 1], total)
+    at = np.interp(edges, grid.edges[part.start : part.stop + 1], total)
     return np.diff(at) / np.diff(edges)
 
 

@@ -98,7 +98,7 @@ _CURTI = np.array(
         [-0.442, -0.360, -6.271, -8.339, -3.559, 0.0],
     ]
 )
-_WITH_U, _WITH_N = np.array([0.6, -0.35, -0.25, -0.35]), np.array([0.0, 0.0, 1.0, 0.0])
+_WITH_U, _WITH_N = np.array([0.6, -0.35, -0.1, -0.3]), np.array([0.0, 0.0, 1.0, 0.0])
 
 
 def _templates() -> tuple[np.ndarray, np.ndarray]:
@@ -117,15 +117,15 @@ _BASE, _SLOPE = _templates()
 
 def _star_forming(oh, log_u, no_offset) -> np.ndarray:
     """Return fluxes over Hbeta, shape (object, line)."""
-    # Beyond 8.83 the calibrations leave the data.
-    x = (np.clip(oh, 7.6, 8.83) - 8.69)[:, None]
+    # Beyond 8.87 the calibrations leave the data.
+    x = (np.clip(oh, 7.6, 8.87) - 8.69)[:, None]
     ratios = _CURTI[:, 5]
     for order in (4, 3, 2, 1, 0):
         ratios = ratios * x + _CURTI[:, order]
     du = np.clip(log_u - (-2.95 - 0.45 * (oh - 8.69)), -0.9, 0.9)
     ratios = ratios + du[:, None] * _WITH_U + no_offset[:, None] * _WITH_N
-    # No galaxy of the SDSS has R3 below some -1.1 dex (Kauffmann et al. 2003, figure 1).
-    ratios[:, 0] = np.log10(10.0 ** ratios[:, 0] + 0.08)
+    # No galaxy of the SDSS has R3 below some -1.2 dex (Kauffmann et al. 2003, figure 1).
+    ratios[:, 0] = np.log10(10.0 ** ratios[:, 0] + 0.05)
     log_flux = _BASE + ratios[:, :1] * _SLOPE[0]
     for k in (1, 2, 3):
         log_flux = log_flux + ratios[:, k : k + 1] * _SLOPE[k]

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from omnisky.mock import tables
-from omnisky.mock.sed.grids import COARSE, FINE, Grid, rebin
+from omnisky.mock.sed.grids import GRIDS, Grid, rebin
 from omnisky.mock.sed.stars import place
 
 __all__ = ["Populations", "filled", "formed_mass", "populations"]
@@ -155,5 +155,5 @@ class Populations:
 
 @cache
 def populations(which: str) -> Populations:
-    """Return the populations on the ``"coarse"`` or the ``"fine"`` grid."""
-    return Populations({"coarse": COARSE, "fine": FINE}[which])
+    """Return the populations on one of the `GRIDS`."""
+    return Populations(GRIDS[which])

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from omnisky.mock import seeds, tables
-from omnisky.mock.sed.grids import C_KM_S, COARSE, FINE, Grid, smoothed
+from omnisky.mock.sed.grids import C_KM_S, FINE, GRIDS, Grid, smoothed
 from omnisky.mock.sed.stars import blackbody
 
 __all__ = ["N_TEMPLATES", "forest", "mean_transmission", "rest_spectra"]
@@ -68,8 +68,8 @@ def _beyond(w: np.ndarray) -> np.ndarray:
     line = sum(
         height * np.exp(-0.5 * ((w - centre) / width) ** 2)
         for centre, width, height in (
-            (6564.6, 30.0, 1.6),
-            (6564.6, 85.0, 0.9),
+            (6564.6, 30.0, 1.0),
+            (6564.6, 85.0, 0.55),
             (5877.0, 55.0, 0.10),
             (10833.0, 90.0, 0.30),
             (10941.0, 90.0, 0.12),
@@ -101,7 +101,7 @@ def _below(flux: np.ndarray, w: np.ndarray, end: int) -> np.ndarray:
 
 @cache
 def _quasars(which: str) -> _Quasars:
-    return _Quasars({"coarse": COARSE, "fine": FINE}[which])
+    return _Quasars(GRIDS[which])
 
 
 def rest_spectra(truth, which: str, part: slice = slice(None)) -> np.ndarray:
@@ -116,7 +116,7 @@ def rest_spectra(truth, which: str, part: slice = slice(None)) -> np.ndarray:
     truth : Truth
         Quasars.
     which : str
-        ``"coarse"`` or ``"fine"`` grid.
+        Name of one of the `GRIDS`.
     part : slice
         Pixels of the grid that are wanted.
 

@@ -8,7 +8,17 @@ from omnisky.mock import tables
 from omnisky.mock.sed.stars import trilinear
 from omnisky.mock.truth import GALAXY, Truth
 
-__all__ = ["quick_r_magnitude", "typical"]
+__all__ = ["quick_r_magnitude", "typical", "typical_metals", "typical_start"]
+
+
+def typical_start(redshift) -> np.ndarray:
+    """Return how long ago plain galaxies began, Gyr: the universe is 13.8 / (1 + z)^1.3 old."""
+    return 0.85 * 13.8 / (1 + np.asarray(redshift)) ** 1.3
+
+
+def typical_metals(log_mass) -> np.ndarray:
+    """Return log10 of the metallicity, solar, of plain galaxies (Gallazzi et al. 2005)."""
+    return np.interp(log_mass, [9.5, 10.0, 10.5, 11.0, 12.0], [-0.6, -0.3, 0.0, 0.08, 0.15])
 
 
 def typical(redshift, log_mass, log_ssfr, a_v) -> Truth:
@@ -24,17 +34,15 @@ def typical(redshift, log_mass, log_ssfr, a_v) -> Truth:
     Truth
         Without distances: at one Mpc.
     """
+    from omnisky.mock.population.sfh import tau_of
+
     z, log_mass, log_ssfr, a_v = (
         np.atleast_1d(np.array(x, dtype=np.float64))
         for x in np.broadcast_arrays(redshift, log_mass, log_ssfr, a_v)
     )
     n = len(z)
-    # The universe is some 13.8 / (1 + z)^1.3 Gyr old; a history half as long as tau rises still.
-    start = 0.85 * 13.8 / (1 + z) ** 1.3
-    tau = start / np.interp(
-        log_ssfr, [-13.0, -12.0, -11.0, -10.5, -10.0, -9.5], [12, 9, 6, 4, 2, -2]
-    )
-    metal = np.interp(log_mass, [9.5, 10.0, 10.5, 11.0, 12.0], [-0.6, -0.3, 0.0, 0.08, 0.15])
+    start, metal = typical_start(z), typical_metals(log_mass)
+    tau = tau_of(log_ssfr, start)
     rate = log_ssfr + log_mass
     columns = {
         "redshift": z,

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from omnisky.mock import tables
-from omnisky.mock.sed.grids import COARSE, FINE, Grid, rebin
+from omnisky.mock.sed.grids import GRIDS, Grid, rebin
 
 __all__ = ["SOLAR_LUMINOSITY", "StellarLibrary", "blackbody", "library"]
 
@@ -58,30 +58,14 @@ class StellarLibrary:
         wave = grid.wavelength
         miles, bosz = table["wavelength_miles"], table["wavelength_bosz"]
         self._cuts = [int(np.searchsorted(wave, x)) for x in (2004.0, 3546.0, 7404.0, 11440.0)]
-        self._miles = rebin(miles, table["miles_basis"], grid.edges)
-        self._bosz = rebin(bosz, table["bosz_basis"], grid.edges)
-        self._joints = [
-            (
-                rebin(miles, table["miles_basis"], np.array(window))[:, 0],
-                rebin(bosz, table["bosz_basis"], np.array(window))[:, 0],
-            )
-            for window in ((3546.0, 3700.0), (7100.0, 7400.0))
-        ]
-        self._v = _mean_in_v(miles, table["miles_basis"])
-        self._blue = rebin(miles, table["miles_basis"], np.array([4000.0, 5400.0]))[:, 0]
-        self._red = rebin(bosz, table["bosz_basis"], np.array([11100.0, 11400.0]))[:, 0]
-        self._left = rebin(bosz, table["bosz_basis"], np.array([2004.0, 2100.0]))[:, 0]
+        self._miles = rebin(miles, table["miles_basis"], grid.edges).astype(np.float32)
+        self._bosz = rebin(bosz, table["bosz_basis"], grid.edges).astype(np.float32)
+        self._of_miles, self._of_bosz = _window_means(table)
+        # The red models meet the library without a step, and farther on at the mean of two joints:
+        # in M dwarfs the bands of TiO, stronger in the models, make these differ.
+        self._ramp = 0.5 * np.clip((wave - 7405.0) / 800.0, 0, 1)
         self._hot = {kind: _Atmospheres(kind, grid) for kind in ("star", "dwarf")}
-        self._layers = {
-            which: [
-                (
-                    table[f"{which}_kernel_{i}"].astype(float),
-                    table[f"{which}_bias_{i}"].astype(float),
-                )
-                for i in range(5)
-            ]
-            for which in ("miles", "bosz")
-        }
+        self._layers, self._scalers = _networks(table)
         self._cube = np.stack([table[f"colour_{k}"] for k in ("bcv", "vk", "jk", "hk")], axis=-1)
         self._cube = self._cube.astype(np.float64)
 
@@ -121,36 +105,37 @@ class StellarLibrary:
         teff = np.maximum(teff, 2500.0)
         logg, feh = np.clip(logg, -0.5, 5.5), np.clip(feh, -2.5, 0.45)
         log_t = np.log10(teff)
-        miles = self._coefficients("miles", logg, log_t, feh)
-        bosz = self._coefficients("bosz", logg, log_t, feh)
+        miles, bosz = rows = self._coefficients(logg, log_t, feh)
         colours = self._colours(logg, log_t, feh)
-        blue, red = (
-            np.clip(_positive(_dot(miles, m)) / _positive(_dot(bosz, z)), 0.2, 3.0)[:, None]
-            for m, z in self._joints
-        )
-        v = _positive(_dot(miles, self._v))
+        of_miles = _positive(miles @ self._of_miles)[:, 0]
+        of_bosz = _positive(bosz @ self._of_bosz)[:, 0]
+        blue, red, broad = (of_miles[:, k, None] / of_bosz[:, k, None] for k in range(3))
+        # In the blue of the coolest both are next to nothing, and their ratio means little.
+        blue = np.minimum(np.maximum(blue, 0.3 * red), 3.0 * red)
+        v = of_miles[:, 4]
+        miles, bosz = rows.astype(np.float32)
         a, b, c, d = (min(max(cut, low), high) for cut in self._cuts)
         flux = np.empty((len(teff), high - low))
         wave = self.grid.wavelength[low:high]
         if a > low:
             # Below the models a black body continues them, scaled to meet.
-            left = _positive(_dot(bosz, self._left))[:, None] * blue
+            left = of_bosz[:, 4, None] * blue
             black = blackbody(np.append(wave[: a - low], 2050.0), teff)
             flux[:, : a - low] = left * black[:, :-1] / black[:, -1:]
         for start, stop, rows, basis, scale in (
             (a, b, bosz, self._bosz, blue),
             (b, c, miles, self._miles, 1.0),
-            (c, d, bosz, self._bosz, red),
+            (c, d, bosz, self._bosz, red * (broad / red) ** self._ramp[c:d]),
         ):
             if stop > start:
-                piece = _positive((rows[:, None, :] @ basis[:, start:stop])[:, 0])
+                piece = _positive((rows @ basis[:, start:stop])[:, 0])
                 flux[:, start - low : stop - low] = piece * scale
         if high > d:
-            edge = _positive(_dot(bosz, self._red)) * red[:, 0] / v
+            edge = of_bosz[:, 3] * np.sqrt(red * broad)[:, 0] / v
             cold = np.where((logg < 3.0) & (teff < 4600.0), 0.06, 0.0)
             infrared = _infrared(wave[d - low :], teff, (colours, cold), edge)
             flux[:, d - low :] = v[:, None] * infrared
-        self._mend(flux, wave, (teff, logg), _positive(_dot(miles, self._blue)))
+        self._mend(flux, wave, (teff, logg), of_miles[:, 3])
         v_magnitude = SOLAR_MAGNITUDE - colours[:, 0]
         scale = _VEGA["v"] * 10 ** (-0.4 * v_magnitude) * _TEN_PARSEC / SOLAR_LUMINOSITY
         return flux * (scale / v)[:, None]
@@ -174,22 +159,53 @@ class StellarLibrary:
         floor = (0.11 * share * blue[cool])[:, None] * np.minimum(wave[:last] / 3600.0, 1.0) ** 4
         flux[cool, :last] = np.where(wave[:last] < 4200.0, np.hypot(part, floor), part)
 
-    def _coefficients(self, which: str, logg, log_t, feh) -> np.ndarray:
-        """Return 1 and the amplitudes of the basis, shape (star, 17)."""
-        t = self._table
-        x = (np.stack([logg, log_t, feh], axis=-1) - t[f"{which}_x_mean"]) / t[f"{which}_x_scale_"]
-        x = x[:, None, :]  # one star a product: the last bit must not depend on the batch
-        for layer, (kernel, bias) in enumerate(self._layers[which]):
+    def _coefficients(self, logg, log_t, feh) -> np.ndarray:
+        """Return 1 and the amplitudes of the bases of MILES and BOSZ, shape (2, star, 1, 17)."""
+        x = np.stack([logg, log_t, feh], axis=-1)[:, None, :]
+        # Both networks at once, and one star a product: the last bit must not depend on the batch.
+        x = (x - self._scalers[0]) / self._scalers[1]
+        for layer, (kernel, bias) in enumerate(self._layers):
             x = x @ kernel + bias
             if layer < 4:
-                x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-        x = x[:, 0] * t[f"{which}_y_scale_"] + t[f"{which}_y_mean"]
-        return np.concatenate([np.ones((len(x), 1)), x], axis=1)
+                x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * (x * x * x))))
+        x = x * self._scalers[3] + self._scalers[2]
+        return np.concatenate([np.ones((*x.shape[:-1], 1)), x], axis=-1)
 
     def _colours(self, logg, log_t, feh) -> np.ndarray:
         """Return BC_V, V-K, J-K, H-K, shape (star, 4)."""
         knots = tuple(self._table[f"colour_{axis}"] for axis in ("logg", "log_t", "feh"))
         return trilinear(knots, self._cube, (logg, log_t, feh))
+
+
+def _window_means(table) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the mean flux in windows is made of: products with the amplitudes.
+
+    Of MILES and BOSZ each the blue joint, the red joint, narrow and broad; then of MILES the blue
+    and V, and of BOSZ its red and its blue end.
+    """
+    joints = ((3546.0, 3700.0), (7330.0, 7405.0), (7100.0, 7405.0))
+
+    def means(which, spans) -> list[np.ndarray]:
+        basis, wavelength = table[f"{which}_basis"], table[f"wavelength_{which}"]
+        return [rebin(wavelength, basis, np.array(span))[:, 0] for span in spans]
+
+    miles = means("miles", (*joints, (4000.0, 5400.0)))
+    miles.append(_mean_in_v(table["wavelength_miles"], table["miles_basis"]))
+    bosz = means("bosz", (*joints, (11100.0, 11400.0), (2004.0, 2100.0)))
+    return np.stack(miles, axis=1), np.stack(bosz, axis=1)
+
+
+def _networks(table) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
+    """Return layers and scalers of the emulators of MILES and BOSZ, stacked."""
+
+    def stacked(part: str) -> np.ndarray:
+        return np.stack([table[f"{which}_{part}"] for which in ("miles", "bosz")]).astype(float)
+
+    layers = [
+        (stacked(f"kernel_{i}")[:, None], stacked(f"bias_{i}")[:, None, None]) for i in range(5)
+    ]
+    parts = ("x_mean", "x_scale_", "y_mean", "y_scale_")
+    return layers, [stacked(part)[:, None, None] for part in parts]
 
 
 class _Atmospheres:
@@ -199,7 +215,7 @@ class _Atmospheres:
         t = tables.load("atmospheres")
         self._log_t, self._logg = t[f"{kind}_log_t"], t[f"{kind}_logg"]
         self._coefficients = t[f"{kind}_coefficients"].astype(np.float64)
-        self._basis = rebin(t["wavelength"], t[f"{kind}_basis"], grid.edges)
+        self._basis = rebin(t["wavelength"], t[f"{kind}_basis"], grid.edges).astype(np.float32)
         self._wavelength = grid.wavelength
 
     def spectra(self, teff, logg, low: int, high: int) -> np.ndarray:
@@ -211,6 +227,7 @@ class _Atmospheres:
         rows = (table[t, g] * (1 - p) + table[t + 1, g] * p) * (1 - q)
         rows = rows + (table[t, g + 1] * (1 - p) + table[t + 1, g + 1] * p) * q
         rows = np.concatenate([np.ones((len(teff), 1)), rows], axis=1)
+        rows = rows.astype(np.float32)
         shape = (rows[:, None, :] @ self._basis[:, low:high])[:, 0]
         return blackbody(self._wavelength[low:high], teff) * np.exp(shape)
 
@@ -225,11 +242,16 @@ def place(x, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def trilinear(knots, cube: np.ndarray, at) -> np.ndarray:
     """Interpolate a table of shape (i, j, k, value) linearly at three coordinates, held at ends."""
     (i, p), (j, q), (k, r) = (place(x, axis) for x, axis in zip(at, knots, strict=True))
-    total = np.zeros((*np.shape(i), cube.shape[-1]))
-    for a, b, c in np.ndindex(2, 2, 2):
-        weight = (p if a else 1 - p) * (q if b else 1 - q) * (r if c else 1 - r)
-        total += weight[..., None] * cube[i + a, j + b, k + c]
-    return total
+    step = np.arange(2)
+    corners = cube[
+        i[..., None, None, None] + step[:, None, None],
+        j[..., None, None, None] + step[:, None],
+        k[..., None, None, None] + step,
+    ]
+    p, q, r = p[..., None, None, None], q[..., None, None], r[..., None]
+    corners = corners[..., 0, :, :, :] * (1 - p) + corners[..., 1, :, :, :] * p
+    corners = corners[..., 0, :, :] * (1 - q) + corners[..., 1, :, :] * q
+    return corners[..., 0, :] * (1 - r) + corners[..., 1, :] * r
 
 
 def _infrared(wave, teff, colours, edge) -> np.ndarray:
@@ -263,14 +285,9 @@ def _mean_in_v(wavelength, basis) -> np.ndarray:
     return np.sum(basis * weight, axis=1) / weight.sum()
 
 
-def _dot(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Return the product of each row with a vector, the same bits whatever the number of rows."""
-    return (rows[:, None, :] @ vector)[:, 0]
-
-
 def _positive(flux: np.ndarray) -> np.ndarray:
     """Return a smooth floor at zero: the linear basis goes below it in the blue of cool stars."""
-    return 0.5 * (flux + np.sqrt(flux**2 + 1e-5))
+    return 0.5 * (flux + np.sqrt(flux * flux + np.float32(1e-5)))
 
 
 def blackbody(wavelength: np.ndarray, teff: np.ndarray) -> np.ndarray:
@@ -283,5 +300,5 @@ def blackbody(wavelength: np.ndarray, teff: np.ndarray) -> np.ndarray:
 
 @cache
 def library(which: str) -> StellarLibrary:
-    """Return the library on the ``"coarse"`` or the ``"fine"`` grid."""
-    return StellarLibrary({"coarse": COARSE, "fine": FINE}[which])
+    """Return the library on one of the `GRIDS`."""
+    return StellarLibrary(GRIDS[which])

@@ -61,12 +61,19 @@ def line_width(resolution: np.ndarray) -> np.ndarray:
     """
     half = resolution.shape[1] // 2
     offset = np.arange(half, half - resolution.shape[1], -1, dtype=np.float64)
-    weight = np.nan_to_num(resolution.astype(np.float64), posinf=0.0, neginf=0.0)
-    total, first, second = (np.einsum("odp,d->op", weight, offset**k) for k in range(3))
-    known = total > 0
-    total = np.where(known, total, 1.0)
-    variance = second / total - (first / total) ** 2
-    return np.sqrt(np.where(known, variance, 0.0).clip(0))
+    powers = np.stack([offset**k for k in range(3)])
+    widths = np.empty((len(resolution), resolution.shape[2]))
+    # Object by object: what one needs stays in the cache.
+    for i, matrix in enumerate(resolution):
+        weight = matrix.astype(np.float64)
+        if not np.isfinite(weight).all():
+            weight = np.nan_to_num(weight, posinf=0.0, neginf=0.0)
+        total, first, second = powers @ weight
+        known = total > 0
+        total = np.where(known, total, 1.0)
+        variance = second / total - (first / total) ** 2
+        widths[i] = np.sqrt(np.where(known, variance, 0.0).clip(0))
+    return widths
 
 
 @dataclass(frozen=True)
@@ -197,19 +204,18 @@ class Arms:
         Where arms overlap, fluxes are weighted by inverse variance and so are the variances of
         the line-spread functions. Pixels of a missing arm are masked.
         """
-        return merged(
-            Arm(
-                arm.part,
-                *(
-                    image_of(self._opened, f"{arm.camera}_{part}", rows=rows)
-                    for part in ("FLUX", "IVAR", "MASK")
-                ),
-                image_of(self._opened, f"{arm.camera}_RESOLUTION", rows=rows)
-                if arm.resolution
-                else None,
-            )
-            for arm in self._arms
+        return merged(self._read(arm, rows) for arm in self._arms)
+
+    def _read(self, arm: _Arm, rows: slice) -> Arm:
+        """Return one arm of consecutive objects."""
+        flux, ivar, mask = (
+            image_of(self._opened, f"{arm.camera}_{part}", rows=rows)
+            for part in ("FLUX", "IVAR", "MASK")
         )
+        sharp = None
+        if arm.resolution:
+            sharp = image_of(self._opened, f"{arm.camera}_RESOLUTION", rows=rows)
+        return Arm(arm.part, flux, ivar, mask, sharp)
 
 
 class Columns:

@@ -14,7 +14,9 @@ __all__ = ["Light", "draw_galaxy"]
 
 BULGE, DISK, YOUNG = 0, 1, 2
 # Below this ratio of scale length to the width of the PSF no structure in a disk can be seen.
-_RESOLVED = 0.35
+_RESOLVED = 0.55
+# Half-light radius of a disk, in widths of the PSF, from which its fine structure can be seen.
+_FINE = 2.0
 # Inclination from which a disk is drawn as a slab seen from its edge.
 _EDGE_ON_DEG = 77.0
 
@@ -65,7 +67,7 @@ def draw_galaxy(
     if blurred or (shape.morphology == ELLIPTICAL and shape.tail_strength <= 0):
         return Light(smooth=(((BULGE,), 1.0, bulge), ((DISK, YOUNG), 1.0, disk)))
     if shape.morphology == ELLIPTICAL:
-        share = min(shape.tail_strength, 0.6)
+        share = 0.5 * min(shape.tail_strength, 0.6)
         planes = np.zeros((3, grid.size, grid.size), dtype=np.float32)
         planes[BULGE] = _scaled(disturbed.shells(shape, grid), share)
         return Light(
@@ -73,7 +75,8 @@ def draw_galaxy(
         )
     if shape.inclination > _EDGE_ON_DEG and shape.morphology != IRREGULAR:
         return _from_edge(shape, grid, bulge)
-    return _from_above(shape, grid, bulge, random_knots)
+    fine = shape.re_disk > _FINE * fwhm_arcsec
+    return _from_above(shape, grid, bulge, random_knots if fine else None, fine=fine)
 
 
 def _scaled(light: np.ndarray, flux: float) -> np.ndarray:
@@ -120,7 +123,7 @@ def _from_edge(shape: Shape, grid: Grid, bulge: Sersic) -> Light:
     # The lane lies on the near side of a disk that is not quite seen from its edge, and is warped.
     side = 1 if d[42] < 0.5 else -1
     off = np.float32((90 - min(shape.inclination, 90)) / 13 * 0.5 * side * height)
-    bend = np.float32(0.2 * height) * structure.sample("swells", u * step, v, (d[0], d[1]))
+    bend = np.float32(0.2 * height) * np.real(structure.sample("swells", u * step, v, (d[0], d[1])))
     z = (v - off - bend) * np.float32(1 / (0.3 * height + 0.03 * length))
     depth = np.float32(1.6 * max(shape.dust_lane, 0.6 * shape.a_v))
     lane = depth * np.exp(np.abs(u) * np.float32(-1 / (1.8 * length)) - z * z)
@@ -129,22 +132,29 @@ def _from_edge(shape: Shape, grid: Grid, bulge: Sersic) -> Light:
 
 
 def _from_above(
-    shape: Shape, grid: Grid, bulge: Sersic, random_knots: np.ndarray | None
+    shape: Shape, grid: Grid, bulge: Sersic, random_knots: np.ndarray | None, *, fine: bool
 ) -> Light:
-    """Draw a disk that is not seen from its edge, with the structure in its plane."""
+    """Draw a disk that is not seen from its edge, with the structure in its plane.
+
+    Clumps, knots and dust are drawn only where they are `fine` enough to be seen.
+    """
     plane = structure.plane_of(shape, grid)
     within = _within(shape, grid)
     planes = np.zeros((3, grid.size, grid.size), dtype=np.float32)
     smooth = (((BULGE,), 1.0, bulge),)
     if shape.morphology == IRREGULAR:
         old, young = disturbed.irregular(shape, plane)
+        if random_knots is not None and len(random_knots):
+            share = 0.08 + 0.22 * min(max(shape.clumpiness, 0.0), 1.0)
+            young = _mix(young, structure.knots(shape, grid, random_knots), share)
         planes[DISK], planes[YOUNG] = _scaled(old, within), _scaled(young, within)
-        return Light(smooth=smooth, planes=planes, dust=structure.dust(shape, plane, None))
+        depth = structure.dust(shape, plane, None) if fine else None
+        return Light(smooth=smooth, planes=planes, dust=depth)
     pattern = structure.arms(shape, plane)
-    a = np.float32(min(max(shape.arm_contrast, 0.12), 1.0)) * pattern.envelope
+    a = np.float32(min(max(1.25 * shape.arm_contrast, 0.12), 1.0)) * pattern.envelope
     modulation = a * (pattern.pattern - 1)
     disk = _scaled(structure.old_disk(shape, plane, modulation), within)
-    young = structure.young_disk(shape, plane, modulation)
+    young = structure.young_disk(shape, plane, modulation, clumpy=fine)
     bar_mask, arm_mask = None, None
     if shape.bar_length > 0 and shape.bar_strength > 0:
         light, bar_mask = structure.bar(shape, plane)
@@ -154,14 +164,14 @@ def _from_above(
         disk = _mix(disk, light, shape.ring_strength)
         young = _mix(young, light, min(2 * shape.ring_strength, 0.7))
     if random_knots is not None and len(random_knots):
-        share = 0.03 + 0.12 * float(shape.detail[43])
+        share = 0.03 + 0.10 * float(shape.detail[43])
         young = _mix(young, structure.knots(shape, grid, random_knots), share)
     planes[DISK], planes[YOUNG] = disk, _scaled(young, within)
     if shape.n_arms:
         arm_mask = (pattern.ridge > 0.6) & (pattern.envelope > 0.4)
     if shape.morphology == MERGER:
         _add_tails(shape, grid, planes)
-    depth = structure.dust(shape, plane, pattern)
+    depth = structure.dust(shape, plane, pattern) if fine else None
     return Light(smooth=smooth, planes=planes, dust=depth, arms=arm_mask, bar=bar_mask)
 
 

@@ -38,12 +38,13 @@ def plane_of(shape: Shape, grid: Grid) -> Plane:
     x, y = grid.along(shape.pa)
     y = y * np.float32(1 / shape.q_disk)
     length = shape.re_disk / 1.678
-    warp = {2: 0.45, 3: 0.5}.get(int(shape.morphology), 0.10) * length
+    warp = {2: 0.3, 3: 0.35}.get(int(shape.morphology), 0.08) * length
     d = shape.detail
-    step = np.float32(40 / length)
-    tx, ty = x * step, y * step
-    x = x + np.float32(warp) * sample("swells", tx, ty, (d[0], d[1]))
-    y = y + np.float32(warp) * sample("swells", tx, ty, (d[2], d[3]))
+    step = np.float32(26 / length)
+    waves = sample("swells", x * step, y * step, (d[0], d[1]))
+    waves *= np.float32(warp)
+    x += np.real(waves)
+    y += np.imag(waves)
     return Plane(x=x, y=y, r=np.sqrt(x * x + y * y), length=length)
 
 
@@ -86,7 +87,7 @@ def arms(shape: Shape, plane: Plane) -> Arms:
     log_r = np.log(scaled)
     cotangent = shape.winding / np.tan(np.radians(min(max(shape.arm_pitch, 4.0), 60.0)))
     step = np.float32(28 / h)
-    wiggle = sample("swells", plane.x * step, plane.y * step, (d[4], d[5]))
+    wiggle = np.real(sample("swells", plane.x * step, plane.y * step, (d[4], d[5])))
     angle = np.float32(cotangent) * log_r + np.float32(np.radians(shape.arm_phase))
     angle += np.float32(0.16 + 0.2 * d[6]) * wiggle
     wound_c, wound_s = np.cos(angle), np.sin(angle)
@@ -116,7 +117,7 @@ def _envelope(r: np.ndarray, inner: float, outer: float) -> np.ndarray:
 
 
 def _ridge(shape: Shape, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
-    """Return smooth arms, 1 on their crests: exp(k (cos(m angle) - 1)), one stronger than another."""
+    """Return smooth arms, 1 on their crests: exp(k (cos(m angle) - 1)), of unequal strength."""
     m = int(shape.n_arms)
     if m < 1:
         return np.ones_like(cosine)
@@ -124,16 +125,14 @@ def _ridge(shape: Shape, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
     for _ in range(m - 1):
         c, s = c * cosine - s * sine, s * cosine + c * sine
     d = shape.detail
-    ridge = np.exp(np.float32(1.2 + 1.6 * d[8]) * (c - 1))
+    ridge = np.exp(np.float32(1.6 + 2.2 * d[8]) * (c - 1))
     turn = 2 * np.pi * d[9]
     uneven = np.float32(0.3 * d[10])
     lopsided = np.float32(np.cos(turn)) * cosine + np.float32(np.sin(turn)) * sine
     return ridge * (1 + uneven * lopsided)
 
 
-def _patches(
-    shape: Shape, cosine: np.ndarray, sine: np.ndarray, log_r: np.ndarray
-) -> np.ndarray:
+def _patches(shape: Shape, cosine: np.ndarray, sine: np.ndarray, log_r: np.ndarray) -> np.ndarray:
     """Return trailing patches: lognormal, mean 1."""
     d = shape.detail
     around = np.float32(26 + 22 * d[11]) + 14 * log_r
@@ -149,7 +148,7 @@ def old_disk(shape: Shape, plane: Plane, modulation: np.ndarray) -> np.ndarray:
     2006); beside a bar they are empty.
     """
     disk = np.exp(plane.r * np.float32(-1 / plane.length))
-    disk *= 1 + np.float32(0.42) * modulation
+    disk *= 1 + np.float32(0.5) * modulation
     end = plane.r * np.float32(1 / ((3.2 + 1.5 * shape.detail[23]) * plane.length))
     end *= end
     disk /= 1 + end * end
@@ -160,13 +159,14 @@ def old_disk(shape: Shape, plane: Plane, modulation: np.ndarray) -> np.ndarray:
     return disk
 
 
-def young_disk(shape: Shape, plane: Plane, modulation: np.ndarray) -> np.ndarray:
+def young_disk(shape: Shape, plane: Plane, modulation: np.ndarray, *, clumpy: bool) -> np.ndarray:
     """Return the young disk: wider, with a hole, in arms and clumps."""
     young = np.exp(plane.r * np.float32(-1 / (1.25 * plane.length)))
     hole = min(0.15 + shape.bar_strength, 0.8)
     young *= 1 - np.float32(hole) * np.exp(plane.r * np.float32(-1.4 / plane.length))
     young *= 1 + modulation
-    young *= clumps(shape, plane, 0.55)
+    if clumpy:
+        young *= clumps(shape, plane, 0.55)
     return young
 
 
@@ -209,8 +209,8 @@ def clumps(shape: Shape, plane: Plane, strength: float) -> np.ndarray:
 def knots(shape: Shape, grid: Grid, random: np.ndarray) -> np.ndarray:
     """Return star-forming knots, point-like on their pixels, of unit total flux, shape (y, x).
 
-    Luminosities follow dN/dL ~ L^-1.8 over two decades (H II regions; Kennicutt, Edgar & Hodge
-    1989); places follow the arms, or the disk where there are none.
+    Luminosities follow dN/dL ~ L^-2 over two decades (H II regions; Kennicutt, Edgar & Hodge 1989);
+    places follow the arms, or the disk where there are none.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def knots(shape: Shape, grid: Grid, random: np.ndarray) -> np.ndarray:
         Uniform numbers.
     """
     h = shape.re_disk / 1.678
-    radius = h * (0.5 + 3.2 * random[:, 0] ** 0.8)
+    radius = h * (0.4 + 2.6 * random[:, 0])
     angle = 2 * np.pi * random[:, 1]
     if shape.n_arms:
         pitch = np.radians(min(max(shape.arm_pitch, 4.0), 60.0))
@@ -230,8 +230,8 @@ def knots(shape: Shape, grid: Grid, random: np.ndarray) -> np.ndarray:
         wound = shape.winding * np.log(radius / h + 0.02) / np.tan(pitch)
         spread = (0.12 + 0.5 * shape.flocculence) * (2 * random[:, 2] - 1) * 2 / shape.n_arms
         angle = np.radians(shape.arm_phase) + wound + arm + spread
-    light = (1 - random[:, 3] * (1 - 100.0**-0.8)) ** (-1 / 0.8)
-    light *= np.exp(-radius / (2.5 * h))
+    light = 1 / (1 - random[:, 3] * 0.99)
+    light *= np.exp(-radius / (1.6 * h))
     u, v = radius * np.cos(angle), radius * np.sin(angle) * shape.q_disk
     pa = np.radians(shape.pa)
     x = grid.x + (-u * np.sin(pa) - v * np.cos(pa)) / grid.scale
@@ -259,7 +259,7 @@ def dust(shape: Shape, plane: Plane, pattern: Arms | None) -> np.ndarray:
     wound with the arms, between them.
     """
     d = shape.detail
-    depth = np.float32(min(0.25 + 0.7 * shape.a_v, 1.0))
+    depth = np.float32(min(0.3 + 0.9 * shape.a_v, 1.3))
     fall = np.exp(plane.r * np.float32(-1 / (1.6 * plane.length)))
     if pattern is None:
         step = np.float32(26 / plane.length)

@@ -21,6 +21,8 @@ _KINDS = {
     "clouds": (-2.2, 4.0, 160.0),
     "swells": (-3.0, 48.0, 256.0),
 }
+# Two fields in one, real and imaginary part, for displacements in two directions.
+_PAIRS = ("swells",)
 
 
 @lru_cache(maxsize=len(_KINDS))
@@ -35,7 +37,7 @@ def texture(kind: str) -> np.ndarray:
     Returns
     -------
     array of float32, shape (SIDE * SIDE,)
-        Flat, for `numpy.take`.
+        Flat, for `numpy.take`; long waves are complex64, two independent fields.
     """
     slope, shortest, longest = _KINDS[kind]
     rng = np.random.default_rng([list(_KINDS).index(kind), SIDE])
@@ -44,14 +46,18 @@ def texture(kind: str) -> np.ndarray:
     amplitude = wave ** (slope / 2) * np.exp(-((wave * shortest / 2) ** 2))
     amplitude *= 1 - np.exp(-((wave * longest) ** 2))
     amplitude[0, 0] = 0.0
-    field = fft.irfft2(fft.rfft2(rng.standard_normal((SIDE, SIDE))) * amplitude, s=(SIDE, SIDE))
-    field = ((field - field.mean()) / field.std()).astype(np.float32)
-    field.setflags(write=False)
-    return field.ravel()
+    fields = []
+    for _ in range(2 if kind in _PAIRS else 1):
+        white = fft.rfft2(rng.standard_normal((SIDE, SIDE)))
+        field = fft.irfft2(white * amplitude, s=(SIDE, SIDE))
+        fields.append(((field - field.mean()) / field.std()).astype(np.float32))
+    found = fields[0] if len(fields) == 1 else (fields[0] + 1j * fields[1]).astype(np.complex64)
+    found.setflags(write=False)
+    return found.ravel()
 
 
 def sample(kind: str, x: np.ndarray, y: np.ndarray, at: tuple[float, float]) -> np.ndarray:
-    """Return a texture at coordinates, float32, shape as x and y.
+    """Return a texture at coordinates, shape as x and y.
 
     Parameters
     ----------
@@ -63,11 +69,11 @@ def sample(kind: str, x: np.ndarray, y: np.ndarray, at: tuple[float, float]) -> 
         Uniform numbers in (0, 1): where in the texture to begin.
     """
     # Nearest pixel: textures are smooth over several, and the PSF smooths again. Large constants
-    # keep coordinates positive, so that casting cuts downwards everywhere.
-    place = (y + np.float32(at[1] * SIDE + 64 * SIDE)).astype(np.intp)
-    place &= SIDE - 1
-    place *= SIDE
-    column = (x + np.float32(at[0] * SIDE + 64 * SIDE)).astype(np.intp)
+    # keep coordinates positive, so that casting cuts downwards everywhere; 16 bits wrap at the end
+    # of the texture by themselves.
+    column = (x + np.float32(at[0] * SIDE + 64 * SIDE)).astype(np.int32)
+    place = (y + np.float32(at[1] * SIDE + 64 * SIDE)).astype(np.int32)
     column &= SIDE - 1
-    place += column
-    return texture(kind).take(place, mode="clip")
+    place *= SIDE
+    place |= column
+    return texture(kind).take(place.astype(np.uint16), mode="clip")

@@ -45,7 +45,9 @@ def invented(config: UniverseConfig, survey: str, number: np.ndarray) -> tuple[T
 
     number = np.asarray(number, dtype=np.int64)
     draws = Draws(config.seed, number + FIRST_NUMBER)
-    ra, dec = smooth_places(config, draws)
+    # Row k of one survey lies elsewhere than row k of another: they are not the same thing.
+    apart = (1 + tuple(_FRACTION).index(survey)) << 36
+    ra, dec = smooth_places(config, Draws(config.seed, draws.object_id + apart))
     u_size, u_point, u_mag, u_q = draws.uniform(f"spurious {survey}", 4)
     size = 0.3 * 10.0 ** (1.2 * u_size)  # to 5 arcsec: wisps of halos
     point = (u_point < 0.5) | (survey == "gaia")

@@ -16,7 +16,15 @@ from omnisky.mock.population.sfh import (
     tau_of,
 )
 
-__all__ = ["LIGHT_NUMBERS", "MASS_SCALE", "light", "mass_function", "physics", "quiescent_fraction"]
+__all__ = [
+    "LIGHT_NORMAL",
+    "LIGHT_UNIFORM",
+    "MASS_SCALE",
+    "light",
+    "mass_function",
+    "physics",
+    "quiescent_fraction",
+]
 
 Columns = dict[str, np.ndarray]
 
@@ -35,7 +43,7 @@ _GALLAZZI_MASS = np.array([8.9, 9.5, 9.9, 10.1, 10.3, 10.5, 10.7, 10.9, 11.3, 11
 _GALLAZZI_Z = np.array([-0.60, -0.61, -0.41, -0.23, -0.11, -0.01, 0.04, 0.07, 0.12, 0.15])
 _GALLAZZI_SCATTER = np.array([0.25, 0.25, 0.24, 0.23, 0.20, 0.17, 0.15, 0.13, 0.11, 0.10])
 
-LIGHT_NUMBERS = 6
+LIGHT_UNIFORM, LIGHT_NORMAL = 3, 4
 _INCLINATION_DUST = 0.55  # d log A_V / d log (a / b), between Wild et al. 2011 and Yip et al. 2010
 
 
@@ -58,20 +66,35 @@ def light(z: np.ndarray, log_mass: np.ndarray, quiescent: np.ndarray, u: np.ndar
     ----------
     z, log_mass, quiescent : array, shape (object,)
         Redshift, log10 of the stellar mass, and which of the two populations.
-    u : array, shape (LIGHT_NUMBERS, object)
-        Two uniform numbers (green valley, inclination), then standard normal ones.
+    u : array, shape (LIGHT_UNIFORM + LIGHT_NORMAL, object)
+        Uniform numbers (green valley, inclination, beginning), then standard normal ones (rate,
+        dust, dust of birth clouds, metallicity).
 
     Returns
     -------
     dict of array, shape (object,)
-        log_ssfr (wanted, 1 / yr), a_v_face (mag, seen face-on), cos_i, a_v (inclined), oh_offset.
+        log_ssfr (of the smooth history, 1 / yr) and its deviation sfr_offset in sigma, start of the
+        history (look-back time, Gyr), cos_i, a_v (inclined) and a_v_young (mag), log_z_star.
     """
+    mass = log_mass - MASS_SCALE
+    median = np.interp(mass, _GALLAZZI_MASS, _GALLAZZI_Z)
+    scatter = np.interp(mass, _GALLAZZI_MASS, _GALLAZZI_SCATTER)
+    metals = median + scatter * u[6] + np.where(quiescent, -0.08, -0.02)
     return {
-        "log_ssfr": _log_ssfr(z, log_mass, quiescent, u[0], u[2]),
+        "log_ssfr": _log_ssfr(z, mass, quiescent, u[0], u[3]),
+        "sfr_offset": u[3],
+        "start": _start(z, mass, quiescent, u[2]),
         "cos_i": u[1],
-        **_attenuation(log_mass, quiescent, u[1], u[3], u[4]),
-        "sfr_offset": u[2],
+        "log_z_star": np.clip(metals, -1.6, 0.4),
+        **_attenuation(mass, quiescent, u[1], u[4], u[5]),
     }
+
+
+def _start(z, log_mass, quiescent, u) -> np.ndarray:
+    """Draw when star formation began: earlier in massive galaxies (Thomas et al. 2010)."""
+    universe = age_gyr(z)
+    late = np.clip(0.40 - 0.08 * (log_mass - 9.0), 0.12, 0.45) * np.where(quiescent, 1.6, 1.0)
+    return np.maximum(universe * (1 - late * u) - 0.35, 0.3 * universe)
 
 
 def _log_ssfr(z, log_mass, quiescent, u_valley, normal) -> np.ndarray:
@@ -83,7 +106,6 @@ def _log_ssfr(z, log_mass, quiescent, u_valley, normal) -> np.ndarray:
     follow Salim et al. (2016, figure 3).
     """
     t = age_gyr(z)
-    log_mass = log_mass - MASS_SCALE
     main = (0.84 - 0.026 * t) * log_mass - (6.51 - 0.11 * t) - log_mass + 0.20 * normal
     valley = u_valley < 0.10
     main = np.where(valley, main - 0.2 - 10.0 * u_valley, main)
@@ -97,16 +119,16 @@ def _attenuation(log_mass, quiescent, cos_i, normal, normal_young) -> Columns:
     Star-forming galaxies follow A(Halpha) of Garn & Best (2010, eq. 4) with the 0.44 of
     Calzetti et al. (2000) between stars and gas; quiescent ones have little dust.
     """
-    x = np.clip(log_mass - MASS_SCALE, 8.5, 11.5) - 10.0
+    x = np.clip(log_mass, 8.5, 11.5) - 10.0
     a_gas = np.maximum(0.91 + 0.77 * x + 0.11 * x**2 - 0.09 * x**3, 0.1) / 0.82
     axis_ratio = np.sqrt(cos_i**2 + 0.04 * (1 - cos_i**2))
     inclined = axis_ratio**-_INCLINATION_DUST / 1.45  # 1.45: its mean over orientations
-    face = 0.44 * a_gas * 10.0 ** (0.30 * normal)
+    face = 0.44 * a_gas * 10.0 ** (0.33 * normal)
     face = np.where(quiescent, 0.07 * 10.0 ** (0.42 * normal), face)
-    young = 0.56 * a_gas * 10.0 ** (0.22 * normal_young)
+    young = 0.56 * a_gas * 10.0 ** (0.40 * normal_young)
     young = np.where(quiescent, 0.5 * young, young)
     a_v = np.minimum(face * np.where(quiescent, 1.0, inclined), 4.0)
-    return {"a_v_face": face, "a_v": a_v, "a_v_young": np.minimum(young, 4.0)}
+    return {"a_v": a_v, "a_v_young": np.minimum(young, 4.0)}
 
 
 def physics(
@@ -135,22 +157,18 @@ def physics(
         "a_v_young": lit["a_v_young"],
         "inclination": np.degrees(np.arccos(lit["cos_i"])),
     }
-    columns |= _history(draws, z, log_mass, quiescent, lit)
+    columns |= _history(draws, log_mass - MASS_SCALE, quiescent, lit)
     columns |= _chemistry(draws, columns, lit)
     columns |= _motions(draws, columns)
     columns |= _nuclei(draws, columns)
     return columns
 
 
-def _history(draws: Draws, z, log_mass, quiescent, lit: Columns) -> Columns:
+def _history(draws: Draws, log_mass, quiescent, lit: Columns) -> Columns:
     """Draw star formation histories that end at the wanted specific rate."""
-    u_burst, u_fraction, u_age, u_start, u_recent = draws.uniform("galaxy history", 5)
+    u_burst, u_fraction, u_age, u_recent = draws.uniform("galaxy history", 4)
     recent, jitter = draws.normal("galaxy history", 2)
-    universe, log_mass = age_gyr(z), log_mass - MASS_SCALE
-    # Massive and quiescent galaxies began earlier (downsizing, Thomas et al. 2010).
-    late = np.clip(0.40 - 0.08 * (log_mass - 9.0), 0.12, 0.45) * np.where(quiescent, 1.6, 1.0)
-    start = universe * (1 - late * u_start) - 0.35
-    start = np.maximum(start, 0.3 * universe)
+    start = lit["start"]
     tau = tau_of(lit["log_ssfr"], start)
     instant = lit["log_ssfr"] + np.log10(recent_over_instant(start, tau, 0.1))
     # Bursts after which star formation fell back: they leave colours but no present rate.
@@ -171,7 +189,7 @@ def _history(draws: Draws, z, log_mass, quiescent, lit: Columns) -> Columns:
         "log_ssfr": log_ssfr,
         "log_sfr": log_sfr,
         # Short bursts move lines against the continuum (0.25 dex; Weisz et al. 2012 for dwarfs).
-        "sfr_10": 10.0 ** (log_sfr + (0.22 + 0.08 * np.clip(10 - log_mass, 0, 2)) * jitter),
+        "sfr_10": 10.0 ** (log_sfr + (0.27 + 0.08 * np.clip(10 - log_mass, 0, 2)) * jitter),
     }
 
 
@@ -179,23 +197,20 @@ def _wander(log_mass, quiescent, normal, u) -> np.ndarray:
     """Return by how much the last 100 Myr differ from the smooth history, dex.
 
     On the main sequence the rate wanders by 0.3 dex (Caplar & Tacchella 2019), more in dwarfs, and
-    one galaxy in fourteen has just faded. What the quiescent form comes from new gas, not from the
+    one galaxy in eleven has just faded. What the quiescent form comes from new gas, not from the
     tail of their history; a seventh of them is rejuvenated (Kaviraj et al. 2007 find more).
     """
-    blue = (0.29 + 0.06 * np.clip(10 - log_mass, 0, 2)) * normal
-    blue = np.where(u < 0.07, blue - 0.3 - 14.0 * u, blue)
-    red = np.where(u < 0.15, 1.0 + 0.30 * normal, 0.35 + 0.70 * normal)
+    blue = (0.32 + 0.06 * np.clip(10 - log_mass, 0, 2)) * normal
+    blue = np.where(u < 0.09, blue - 0.3 - 12.0 * u, blue)
+    red = np.where(u < 0.15, 1.0 + 0.30 * normal, 0.35 + 0.75 * normal)
     return np.where(quiescent, red, blue)
 
 
 def _chemistry(draws: Draws, columns: Columns, lit: Columns) -> Columns:
     """Draw metallicities, ionisation and the slope of the dust law."""
-    n_star, n_bulge, n_gas, n_no, n_u, n_slope = draws.normal("galaxy chemistry", 6)
+    n_bulge, n_gas, n_no, n_u, n_slope = draws.normal("galaxy chemistry", 5)
     log_mass, quiescent = columns["log_mass"] - MASS_SCALE, columns["quiescent"]
-    median = np.interp(log_mass, _GALLAZZI_MASS, _GALLAZZI_Z)
-    scatter = np.interp(log_mass, _GALLAZZI_MASS, _GALLAZZI_SCATTER)
-    log_z = median + scatter * n_star + np.where(quiescent, -0.04, -0.02)
-    bulge = log_z + 0.05 + 0.10 * n_bulge
+    bulge = lit["log_z_star"] + 0.05 + 0.10 * n_bulge
     # Curti et al. (2020, eq. 2); the rate term is their FMR to first order.
     mzr = 8.793 - 0.233 * np.log10(1 + 10.0 ** (-1.2 * (log_mass - 10.02)))
     excess = np.where(quiescent, 0.0, np.clip(0.20 * lit["sfr_offset"], -1.0, 1.0))
@@ -205,7 +220,7 @@ def _chemistry(draws: Draws, columns: Columns, lit: Columns) -> Columns:
     # Salim et al. (2018): steeper than Calzetti on average, shallower with more dust.
     slope = -0.35 + 0.25 * np.clip(np.log10(columns["a_v"] / 0.4), -1, 1) + 0.30 * n_slope
     return {
-        "log_z_star": np.clip(log_z, -1.6, 0.4),
+        "log_z_star": lit["log_z_star"],
         "log_z_bulge": np.clip(bulge, -1.6, 0.4),
         "oh": np.clip(oh, 7.6, 9.1),
         "no_offset": 0.09 * n_no,

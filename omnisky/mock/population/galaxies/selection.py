@@ -17,7 +17,8 @@ from omnisky.mock.population.config import SAMPLES, UniverseConfig
 from omnisky.mock.population.cosmology import comoving_mpc
 from omnisky.mock.population.draws import Draws
 from omnisky.mock.population.galaxies.physics import (
-    LIGHT_NUMBERS,
+    LIGHT_NORMAL,
+    LIGHT_UNIFORM,
     MASS_SCALE,
     light,
     mass_function,
@@ -28,6 +29,10 @@ __all__ = ["Selection", "accepted", "redshift_of", "selection_of", "surface_dens
 
 _ATTEMPTS = 14
 _PROBES = 24
+# Change of r with log10 of metallicity and of the time since the beginning, at rates log sSFR.
+_RATES = np.array([-12.2, -11.0, -10.2, -9.5])
+_PER_METALS, _PER_START = np.array([0.80, 0.74, 0.57, 0.31]), np.array([1.8, 1.5, 0.87, 0.25])
+_EXTINCTION = 0.09  # Galactic, in r, the mean of `places.ebv_at`
 _LEAST = 0.01  # chance to be selected below which a cell of the grid is left out
 
 
@@ -129,23 +134,30 @@ def _chances(selection: Selection, z: np.ndarray, mass: np.ndarray) -> np.ndarra
             mass[None, None, :, None],
         )
     )
-    u = np.broadcast_to(numbers[:, None, None, None, :], (LIGHT_NUMBERS, *shape))
-    lit = light(zz, mm, qq, u.reshape(LIGHT_NUMBERS, -1))
+    u = np.broadcast_to(numbers[:, None, None, None, :], (len(numbers), *shape))
+    lit = light(zz, mm, qq, u.reshape(len(numbers), -1))
     return (_r(zz, mm, lit) < selection.r_limit).reshape(shape).mean(axis=-1)
 
 
 def _numbers(draws: Draws, purpose: str) -> np.ndarray:
-    """Draw the numbers that `light` takes, shape (LIGHT_NUMBERS, object)."""
-    return np.concatenate(
-        [draws.uniform(f"{purpose} u", 2), draws.normal(f"{purpose} n", LIGHT_NUMBERS - 2)]
-    )
+    """Draw the numbers that `light` takes, shape (number, object)."""
+    uniform = draws.uniform(f"{purpose} u", LIGHT_UNIFORM)
+    return np.concatenate([uniform, draws.normal(f"{purpose} n", LIGHT_NORMAL)])
 
 
 def _r(z: np.ndarray, log_mass: np.ndarray, lit: dict[str, np.ndarray]) -> np.ndarray:
-    """Return approximate r magnitudes."""
-    from omnisky.mock.sed import quick_r_magnitude
+    """Return approximate r magnitudes, good to some 0.15 mag.
 
-    return quick_r_magnitude(z, log_mass, lit["log_ssfr"], lit["a_v"])
+    The table is for histories that begin at a typical time with the metals of their mass; what
+    differs counts with the derivatives of the SED model in r.
+    """
+    from omnisky.mock.sed.quick import quick_r_magnitude, typical_metals, typical_start
+
+    rate = lit["log_ssfr"]
+    plain = quick_r_magnitude(z, log_mass, rate, lit["a_v"])
+    metals = np.interp(rate, _RATES, _PER_METALS) * (lit["log_z_star"] - typical_metals(log_mass))
+    begun = np.interp(rate, _RATES, _PER_START) * np.log10(lit["start"] / typical_start(z))
+    return plain + metals + begun + _EXTINCTION
 
 
 def redshift_of(config: UniverseConfig, sample: int, u: np.ndarray) -> np.ndarray:
