@@ -42,9 +42,8 @@ def _is_classifier(self: FineTunedModel) -> bool:
 
 
 class FineTunedModel(BaseEstimator):
-    """Predict labels from observations with a pretrained model.
+    """Predict labels from observations with a pretrained model; a scikit-learn estimator.
 
-    A scikit-learn estimator: works in ``Pipeline``, ``cross_val_predict`` and ``GridSearchCV``.
     Any modality may be missing from any object, at fit and at predict; one fitted model serves
     every subset of the modalities it was fitted with.
 
@@ -54,19 +53,18 @@ class FineTunedModel(BaseEstimator):
         Pretrained model: its name, its folder, or itself. Not loaded for plain arrays.
     adaptation : {"attentive", "linear", "full"}
         ``"linear"``: linear probe of the mean-pooled tokens, solved in closed form.
-        ``"attentive"``: an ensemble of heads whose queries attend to the frozen tokens.
-        ``"full"``: the same head, and the encoder is trained along.
+        ``"attentive"``: an ensemble of heads whose queries attend to the frozen tokens, and which
+        are told what the decoder expects of quantities not given.
+        ``"full"``: the same head, and the pretrained model is trained along.
     task : {"regression", "classification"}
         What y holds: numbers, or classes.
     epochs : int, optional
-        Passes over the objects; without it 60 for attentive and 30 for full, fewer where there are
-        many objects. Linear needs none.
+        Passes over the objects; without it 60 for attentive and 30 for full, fewer with many.
     learning_rate : float
         Peak learning rate of the head; the encoder gets a tenth of it.
     ensemble : int, optional
         Members, each trained without one fold of the objects; without it 5 for attentive (3 from
-        3000 objects on), 1 for full. A single one is trained without a seventh of them. Linear is
-        always one.
+        3000 objects on), 1 for full, trained without a seventh of them. Linear is always one.
     modality_dropout : float
         Probability, between 0 and 1, that a training object is shown with one kind of modality
         alone (spectra, or scalars). 0 trains on what is given.
@@ -222,7 +220,6 @@ class FineTunedModel(BaseEstimator):
         ----------
         X, y : like for `fit`
             Objects that took no part in fitting, drawn like those to come.
-
         """
         self._refuse_classes("calibrate")
         views = self._door(X, fit=False, subsets=True)
@@ -248,11 +245,7 @@ class FineTunedModel(BaseEstimator):
         """Write the fitted model to a folder, whole or not at all: safetensors and JSON.
 
         The pretrained model is not copied but named, with the sha256 of its weights.
-
-        Raises
-        ------
-        FileExistsError
-            If the folder exists and may not be replaced.
+        Raises `FileExistsError` if the folder exists and may not be replaced.
         """
         check_is_fitted(self, "units_")
         return storage.save(self, Path(folder), overwrite=overwrite)
@@ -349,9 +342,13 @@ class FineTunedModel(BaseEstimator):
 
     def _fit(self, views: list[View], labels: Labels, settings: FitSettings) -> None:
         network = None if self.base_ is None else self.base_.network
-        views = [encode(network, view) for view in views]
+        asks = self._asks()
+        views = [encode(network, view, asks) for view in views]
+        seen = views[0].features()
         shape = HeadShape(
-            dim=views[0].features()[0].shape[2],
+            dim=seen.x.shape[2],
+            asks=asks,
+            answers=seen.answers.shape[1],
             outputs=len(self.classes_) if labels.classes else labels.target.shape[1],
             views=len(self.patterns_),
             members=1 if self.adaptation == "full" else len(labels.train),
@@ -363,10 +360,15 @@ class FineTunedModel(BaseEstimator):
             self.units_.append(unit)
             if not labels.classes:
                 scores.append(held_scores(unit, views, part, self.scale_, residuals))
-        if not labels.classes:
-            self.conformal_ = ConformalScores.collect(
-                scores, self.patterns_, shape.outputs, "cross-fitted"
-            )
+        if scores:
+            kind = "cross-fitted"
+            self.conformal_ = ConformalScores.collect(scores, self.patterns_, shape.outputs, kind)
+
+    def _asks(self) -> tuple[str, ...]:
+        """Return the quantities the decoder is asked for beside the encoder's tokens."""
+        if self.base_ is None or self.adaptation == "linear":
+            return ()
+        return self.base_.network.can_ask([n for names in self.modalities_.values() for n in names])
 
     def _predict_view(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Return location and width, or class probabilities and zeros, shape (row, target)."""

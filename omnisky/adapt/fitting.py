@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnisky.adapt.heads import EnsembleHead, HeadShape, Unit
-from omnisky.adapt.inputs import View, on_device, take
+from omnisky.adapt.inputs import Features, View, on_device, take
 from omnisky.adapt.labels import Labels
 from omnisky.adapt.linear import fit_linear
 
@@ -107,11 +107,11 @@ def fit_unit(
     residuals : dict of int to array
         Leave-one-out residuals of its linear part, see `fit_linear`.
     """
-    head = EnsembleHead(shape).to(views[0].features()[0].device)
+    head = EnsembleHead(shape).to(views[0].features().x.device)
     residuals = fit_linear(head, views, labels)
     tuned = copy.deepcopy(network) if settings.adaptation == "full" else None
     if shape.attentive:
-        head.standardise_pooled([(view.index, *view.features()) for view in views])
+        head.standardise_pooled([(view.index, view.features()) for view in views])
         train_head(head, views, labels, settings, tuned)
         _choose_shares(head, views, labels, tuned)
     own = tuned is not None
@@ -180,10 +180,11 @@ def train_head(
 @torch.no_grad()
 def _choose_shares(head: EnsembleHead, views: list[View], labels: Labels, network: Any) -> None:
     """Blend linear and attentive part, each target as its held-out objects like it best."""
+    held = list(_held(head, views, labels, network))
     losses = []
     for share in _SHARES:
         head.share.fill_(share)
-        losses.append(evaluate(head, views, labels, network))
+        losses.append(_held_loss(head, held, labels))
     best = torch.tensor(_SHARES)[torch.stack(losses).argmin(0)]
     head.share.copy_(best.expand_as(head.share))
 
@@ -236,11 +237,14 @@ def _richest(views: list[View], objects: int) -> np.ndarray:
     return richest
 
 
-def _features(view: View, index: np.ndarray, network: Any, keep: float) -> tuple[Tensor, Tensor]:
+def _features(
+    head: EnsembleHead, view: View, index: np.ndarray, network: Any, keep: float
+) -> Features:
     if network is None:
         return view.features(index)
     assert view.tokens is not None, "only tokens can pass an encoder that is trained"
-    return network.encode(on_device(take(view.tokens, index), network, keep))
+    tokens = on_device(take(view.tokens, index), network, keep)
+    return Features(*network.encode_and_ask(tokens, head.shape.asks))
 
 
 def _batch_loss(
@@ -250,9 +254,9 @@ def _batch_loss(
     head.train()
     if network is not None:
         network.train()
-    x, mask = _features(view, index, network, _TOKEN_KEEP)
+    features = _features(head, view, index, network, _TOKEN_KEEP)
     rows = torch.as_tensor(view.rows[index])
-    outputs = head(x, mask, view.index)
+    outputs = head(features, view.index)
     loss, weight = _losses(outputs, labels, rows, who)
     if not labels.classes:
         loss = loss + _SCALE_WEIGHT * _scale_losses(outputs, labels, rows) * weight
@@ -291,20 +295,33 @@ def _scale_losses(outputs: tuple[Tensor, Tensor], labels: Labels, rows: Tensor) 
 @torch.no_grad()
 def evaluate(head: EnsembleHead, views: list[View], labels: Labels, network: Any = None) -> Tensor:
     """Return the mean loss of the objects held out, each in its fullest view, shape (target,)."""
+    return _held_loss(head, _held(head, views, labels, network), labels)
+
+
+def _held(
+    head: EnsembleHead, views: list[View], labels: Labels, network: Any
+) -> Iterator[tuple[int, Tensor, Features]]:
+    """Yield the objects held out as (pattern, rows, features), each in its fullest view."""
     head.eval()
     if network is not None:
         network.eval()
     richest = _richest(views, labels.train.shape[1])
     held = labels.held.any(0).numpy()
-    total, count = torch.zeros(()), torch.zeros(())
     for i, view in enumerate(views):
         mine = np.flatnonzero((richest[view.rows] == i) & held[view.rows])
         for j in range(0, len(mine), 1024):
             part = mine[j : j + 1024]
-            x, mask = _features(view, part, network, 1.0)
             rows = torch.as_tensor(view.rows[part])
-            loss, weight = _losses(head(x, mask, view.index), labels, rows, labels.held)
-            total, count = total + loss.sum((0, 1)).cpu(), count + weight.sum((0, 1)).cpu()
+            yield view.index, rows, _features(head, view, part, network, 1.0)
+
+
+def _held_loss(
+    head: EnsembleHead, held: Iterable[tuple[int, Tensor, Features]], labels: Labels
+) -> Tensor:
+    total, count = torch.zeros(()), torch.zeros(())
+    for pattern, rows, features in held:
+        loss, weight = _losses(head(features, pattern), labels, rows, labels.held)
+        total, count = total + loss.sum((0, 1)).cpu(), count + weight.sum((0, 1)).cpu()
     return torch.atleast_1d(total / count.clamp(min=1))
 
 

@@ -1,7 +1,7 @@
 """What sits on the encoder: a linear probe, and queries that attend to its tokens.
 
 Shapes: K members of an ensemble, B objects, S slots, D width, M queries, T targets or classes,
-V input patterns ("views").
+A answers, V input patterns ("views").
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnisky.adapt.inputs import View, encode, take
+from omnisky.adapt.inputs import Features, View, encode, take
 
 __all__ = ["EnsembleHead", "HeadShape", "Unit"]
 
@@ -45,6 +45,10 @@ class HeadShape:
         Number K of members.
     attentive : bool
         With queries and MLP, or the linear probe alone.
+    asks : tuple of str
+        Quantities the decoder is asked for beside.
+    answers : int
+        Numbers it answers with, A in all.
     queries : int
         Number M of queries of each member.
     value_dim : int
@@ -58,6 +62,8 @@ class HeadShape:
     views: int
     members: int
     attentive: bool
+    asks: tuple[str, ...] = ()
+    answers: int = 0
     queries: int = 8
     value_dim: int = 32
     hidden: int = 256
@@ -71,7 +77,9 @@ class EnsembleHead(nn.Module):
     (efficient probing, arXiv 2506.10178); what they bring, together with the mean of the tokens,
     is standardised and goes through an MLP. The prediction blends both parts: `share` is that of
     the attentive one, for each target. With ten labels the first part does the work, with many the
-    second takes over.
+    second takes over. Both parts of an attentive head also see the answers: what the pretrained
+    decoder expects the quantities to be that were not given. A model that was pretrained with a
+    label like the one wanted has most of the work done.
 
     Parameters
     ----------
@@ -85,6 +93,8 @@ class EnsembleHead(nn.Module):
     offset: Tensor
     log_scale: Tensor
     share: Tensor
+    answer_shift: Tensor
+    answer_scale: Tensor
     pooled_shift: Tensor
     pooled_scale: Tensor
 
@@ -92,15 +102,18 @@ class EnsembleHead(nn.Module):
         super().__init__()
         self.shape = shape
         k, v, d, t = shape.members, shape.views, shape.dim, shape.outputs
+        a = shape.answers
         self.register_buffer("shift", torch.zeros(d))
         self.register_buffer("scale", torch.ones(d))
-        self.register_buffer("weight", torch.zeros(k, v, d, t))
+        self.register_buffer("answer_shift", torch.zeros(a))
+        self.register_buffer("answer_scale", torch.ones(a))
+        self.register_buffer("weight", torch.zeros(k, v, d + a, t))
         self.register_buffer("offset", torch.zeros(k, v, t))
         self.register_buffer("log_scale", torch.zeros(k, v, t))
         self.register_buffer("share", torch.full((t,), float(shape.attentive)))
         if shape.attentive:
             m, e, h = shape.queries, shape.value_dim, shape.hidden
-            pooled = m * e + d
+            pooled = m * e + d + a
             self.register_buffer("pooled_shift", torch.zeros(k, v, pooled))
             self.register_buffer("pooled_scale", torch.ones(k, v, pooled))
             # Sharp from the start: queries that look alike everywhere learn to differ slowly.
@@ -114,26 +127,22 @@ class EnsembleHead(nn.Module):
             self.outer = nn.Parameter(torch.zeros(k, h, 2 * t))
             self.outer_bias = nn.Parameter(torch.zeros(k, 1, 2 * t))
 
-    def standardise_tokens(self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"]) -> None:
-        """Learn mean and spread of the tokens, one number a channel."""
-        present = x[mask]
-        self.shift = present.mean(0)
-        spread = present.std(0, correction=0)
-        # A channel that never changes carries nothing; one would blow up its rounding errors.
-        constant = spread <= 1e-6 * (1 + self.shift.abs())
-        self.scale = torch.where(constant, torch.ones_like(spread), spread)
+    def standardise(self, features: Features) -> None:
+        """Learn mean and spread of the tokens and of the answers, one number a channel."""
+        self.shift, self.scale = _shift_and_scale(features.x[features.mask])
+        self.answer_shift, self.answer_scale = _shift_and_scale(features.answers)
 
     @torch.no_grad()
-    def standardise_pooled(self, views: list[tuple[int, Tensor, Tensor]]) -> None:
-        """Learn mean and spread of the pooled features, from (pattern, tokens, mask) of each view.
+    def standardise_pooled(self, views: list[tuple[int, Features]]) -> None:
+        """Learn mean and spread of the pooled features, from (pattern, features) of each view.
 
         Pooled over slots that differ far more than objects do, features vary little about large
         means; left so, they hold training back. A pattern not given gets those of the first.
         """
         seen = [index for index, *_ in views]
-        for index, x, mask in views:
-            parts = [slice(i, i + _CHUNK) for i in range(0, len(x), _CHUNK)]
-            pooled = torch.cat([self._pool_all(x[part], mask[part]) for part in parts], dim=1)
+        for index, features in views:
+            parts = [features[i : i + _CHUNK] for i in range(0, len(features), _CHUNK)]
+            pooled = torch.cat([self._pool_all(part) for part in parts], dim=1)
             spread = pooled.std(1, correction=0)
             self.pooled_shift[:, index] = pooled.mean(1)
             self.pooled_scale[:, index] = torch.where(spread > 1e-6, spread, 1.0)
@@ -141,56 +150,63 @@ class EnsembleHead(nn.Module):
             self.pooled_shift[:, index] = self.pooled_shift[:, seen[0]]
             self.pooled_scale[:, index] = self.pooled_scale[:, seen[0]]
 
-    def pool(self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"]) -> Float[Tensor, "b d"]:
-        """Return the mean of the standardised tokens that are there."""
-        there = mask.to(x.dtype)
+    def summarise(self, features: Features) -> Float[Tensor, "b f"]:
+        """Return the mean of the tokens that are there, and the answers, standardised."""
+        x, there = features.x, features.mask.to(features.x.dtype)
         mean = torch.einsum("bsd,bs->bd", x, there) / there.sum(1, keepdim=True)
-        return (mean - self.shift) / self.scale
+        answers = (features.answers - self.answer_shift) / self.answer_scale
+        return torch.cat([(mean - self.shift) / self.scale, answers], dim=1)
 
     def forward(
-        self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"], view: int
+        self, features: Features, view: int
     ) -> tuple[Float[Tensor, "k b t"], Float[Tensor, "k b t"]]:
         """Return location (or logits) and log-scale of each member.
 
         Parameters
         ----------
-        x : tensor, shape (B, S, D)
-            Encoder tokens.
-        mask : tensor, shape (B, S)
-            True where there is a token; at least one an object.
+        features : Features
+            Encoder tokens, at least one an object, and answers.
         view : int
             The input pattern these objects show.
         """
-        linear = torch.einsum("bd,kdt->kbt", self.pool(x, mask), self.weight[:, view])
+        linear = torch.einsum("bd,kdt->kbt", self.summarise(features), self.weight[:, view])
         location = linear + self.offset[:, view, None]
         log_scale = self.log_scale[:, view, None].expand_as(location)
         if not self.shape.attentive:
             return location, log_scale
-        attended, change_scale = self._attend(x, mask, view).chunk(2, dim=-1)
+        attended, change_scale = self._attend(features, view).chunk(2, dim=-1)
         location = location + self.share * (attended - location)
         return location, log_scale + _LOG_SCALE_SPAN * torch.tanh(change_scale)
 
-    def _pool_all(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return what the queries bring and the mean of the tokens, shape (K, B, M E + D)."""
+    def _pool_all(self, features: Features) -> Tensor:
+        """Return what the queries bring, the mean and the answers, shape (K, B, M E + D + A)."""
         k, m, d = self.queries.shape
-        mean = self.pool(x, mask).expand(k, -1, -1)
-        x = (x - self.shift) / self.scale
+        mean = self.summarise(features).expand(k, -1, -1)
+        x = (features.x - self.shift) / self.scale
         logits = x @ self.queries.reshape(k * m, d).T / d**0.5
-        weights = logits.masked_fill(~mask[:, :, None], -torch.inf).softmax(dim=1)
+        weights = logits.masked_fill(~features.mask[:, :, None], -torch.inf).softmax(dim=1)
         # Weighted sums first, values second: S times fewer products than the usual order.
         context = (weights.transpose(1, 2) @ x).transpose(0, 1)
         brought = torch.bmm(context, self.values).reshape(k, m, len(x), -1)
         return torch.cat([brought.permute(0, 2, 1, 3).reshape(k, len(x), -1), mean], dim=-1)
 
-    def _attend(self, x: Tensor, mask: Tensor, view: int) -> Tensor:
+    def _attend(self, features: Features, view: int) -> Tensor:
         """Return the output of the trained part, shape (K, B, 2 T)."""
         shift, scale = self.pooled_shift[:, view, None], self.pooled_scale[:, view, None]
-        pooled = (self._pool_all(x, mask) - shift) / scale
+        pooled = (self._pool_all(features) - shift) / scale
         hidden = pooled.clamp(-_FARTHEST, _FARTHEST) + self.pattern[:, view, None]
         hidden = F.gelu(torch.baddbmm(self.inner_bias, hidden, self.inner))
         for bias, weight in zip(self.middle_bias, self.middle, strict=True):
             hidden = F.gelu(torch.baddbmm(bias, hidden, weight))
         return torch.baddbmm(self.outer_bias, hidden, self.outer)
+
+
+def _shift_and_scale(x: Float[Tensor, "n c"]) -> tuple[Tensor, Tensor]:
+    shift = x.mean(0)
+    spread = (x - shift).square().mean(0).sqrt()
+    # A channel that never changes carries nothing; one would blow up its rounding errors.
+    constant = spread <= 1e-6 * (1 + shift.abs())
+    return shift, torch.where(constant, torch.ones_like(spread), spread)
 
 
 @dataclass(frozen=True)
@@ -218,8 +234,8 @@ class Unit:
         exact = copy.deepcopy(self.head).double().eval()
         outputs = []
         for part in self._chunks(view):
-            x, mask = encode(self.network, part).features()
-            outputs.append([o.cpu().numpy() for o in exact(x.double(), mask, view.index)])
+            features = encode(self.network, part, self.head.shape.asks).features()
+            outputs.append([o.cpu().numpy() for o in exact(features.double(), view.index)])
         location, log_scale = (np.concatenate(o, axis=1) for o in zip(*outputs, strict=True))
         return location, log_scale
 
@@ -228,8 +244,8 @@ class Unit:
         for i in range(0, len(view.rows), _CHUNK):
             cut = slice(i, i + _CHUNK)
             rows = view.rows[cut]
-            if view.x is None or view.mask is None or self.tuned:
+            if view.computed is None or self.tuned:
                 assert view.tokens is not None, "a view has tokens or features"
                 yield View(index=view.index, rows=rows, tokens=take(view.tokens, cut))
             else:
-                yield View(index=view.index, rows=rows, x=view.x[cut], mask=view.mask[cut])
+                yield View(index=view.index, rows=rows, computed=view.computed[cut])

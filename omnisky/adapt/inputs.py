@@ -7,12 +7,14 @@ modality alone (``"spectrum"``, ``"scalar"``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations, UnknownModalityError
@@ -21,6 +23,7 @@ from omnisky.surveys import modality
 
 __all__ = [
     "FULL",
+    "Features",
     "Groups",
     "View",
     "count_objects",
@@ -40,6 +43,36 @@ _BATCH = 512
 Groups = dict[str, list[str]]
 
 
+@dataclass(frozen=True)
+class Features:
+    """Hold what the pretrained model makes of some objects.
+
+    Parameters
+    ----------
+    x : tensor, shape (object, slot, dim)
+        Encoder outputs.
+    mask : tensor, shape (object, slot)
+        True where there is one.
+    answers : tensor, shape (object, number)
+        What the decoder expects quantities to be that were not given; may have no column.
+    """
+
+    x: Tensor
+    mask: Tensor
+    answers: Tensor
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Features:
+        """Return the features of some objects."""
+        return Features(self.x[rows], self.mask[rows], self.answers[rows])
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def double(self) -> Features:
+        """Return the same in float64."""
+        return Features(self.x.double(), self.mask, self.answers.double())
+
+
 @dataclass(frozen=True, kw_only=True)
 class View:
     """Hold objects that show the same pattern of inputs.
@@ -52,30 +85,27 @@ class View:
         Which of the given objects these are.
     tokens : Tokens, optional
         Their tokens; none for plain arrays.
-    x : tensor, shape (row, slot, dim), optional
-        Their encoder outputs, once computed.
-    mask : tensor, shape (row, slot), optional
-        True where there is an encoder output.
+    computed : Features, optional
+        What the pretrained model makes of them, once computed.
     """
 
     index: int
     rows: np.ndarray
     tokens: Tokens | None = None
-    x: Tensor | None = None
-    mask: Tensor | None = None
+    computed: Features | None = None
 
     @classmethod
     def of_array(cls, array: np.ndarray) -> View:
         """Make embeddings, shape (object, dim), tokens of which each object has one."""
         x = torch.tensor(array, dtype=torch.float32)[:, None]
         mask = torch.ones(x.shape[:2], dtype=torch.bool)
-        return cls(index=0, rows=np.arange(len(x)), x=x, mask=mask)
+        computed = Features(x, mask, x.new_zeros(len(x), 0))
+        return cls(index=0, rows=np.arange(len(x)), computed=computed)
 
-    def features(self, index: np.ndarray | slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Return encoder outputs and mask of some rows."""
-        assert self.x is not None, "encode the view first"
-        assert self.mask is not None, "encode the view first"
-        return self.x[index], self.mask[index]
+    def features(self, index: np.ndarray | slice = slice(None)) -> Features:
+        """Return what the pretrained model makes of some rows."""
+        assert self.computed is not None, "encode the view first"
+        return self.computed[index]
 
 
 def load_base(base: Any) -> Any:
@@ -199,31 +229,21 @@ def subset_views(tokens: Tokens, groups: Groups) -> list[View]:
 
 
 @torch.no_grad()
-def encode(network: Any, view: View) -> View:
-    """Return the view with the outputs of the frozen encoder."""
+def encode(network: Any, view: View, asks: Sequence[str] = ()) -> View:
+    """Return the view with what the frozen model makes of it, answers about `asks` included."""
     if view.tokens is None:
         return view
     network.eval()
-    starts = range(0, len(view.rows), _BATCH)
-    parts = [
-        network.encode(on_device(take(view.tokens, slice(i, i + _BATCH)), network)) for i in starts
-    ]
+    parts = []
+    for i in range(0, len(view.rows), _BATCH):
+        part = on_device(take(view.tokens, slice(i, i + _BATCH)), network)
+        parts.append(network.encode_and_ask(part, asks))
     # Encoders may cut a batch to its longest object.
-    slots = max(x.shape[1] for x, _ in parts)
-    pads = [slots - x.shape[1] for x, _ in parts]
-    x = torch.cat(
-        [
-            torch.nn.functional.pad(part.float(), (0, 0, 0, pad))
-            for (part, _), pad in zip(parts, pads, strict=True)
-        ]
-    )
-    mask = torch.cat(
-        [
-            torch.nn.functional.pad(part, (0, pad))
-            for (_, part), pad in zip(parts, pads, strict=True)
-        ]
-    )
-    return View(index=view.index, rows=view.rows, tokens=view.tokens, x=x, mask=mask)
+    slots = max(x.shape[1] for x, *_ in parts)
+    x = torch.cat([F.pad(x.float(), (0, 0, 0, slots - x.shape[1])) for x, *_ in parts])
+    mask = torch.cat([F.pad(mask, (0, slots - mask.shape[1])) for _, mask, _ in parts])
+    answers = torch.cat([answers.float() for *_, answers in parts])
+    return replace(view, computed=Features(x, mask, answers))
 
 
 def on_device(tokens: Tokens, network: Any, keep: float = 1.0) -> Tokens:

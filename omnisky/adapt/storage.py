@@ -131,7 +131,7 @@ def _rebuild(kind: type, config: dict[str, Any], tensors: dict[str, Tensor], bas
 
 
 def _unit(config: dict[str, Any], tensors: dict[str, Tensor], i: int, base: Any) -> Unit:
-    head = EnsembleHead(HeadShape(**config["head"]))
+    head = EnsembleHead(HeadShape(**{**config["head"], "asks": tuple(config["head"]["asks"])}))
     head.load_state_dict(_part(tensors, f"units.{i}.head."))
     head = head.to(device_of(base)).eval()
     weights = _part(tensors, f"units.{i}.network.")

@@ -14,6 +14,16 @@ from torch.nn import functional as F
 __all__ = ["CrossAttention", "DecoderBlock", "EncoderBlock", "GatedMLP", "SelfAttention", "norm"]
 
 
+class _Block(nn.Module):
+    """Add what its parts say to the vectors; in training a random share of it is left out."""
+
+    # How one trains, not what the model is: no part of the configuration or the checkpoint.
+    dropout = 0.0
+
+    def _add(self, x: Tensor, said: Tensor) -> Tensor:
+        return x + F.dropout(said, self.dropout, self.training) if self.dropout else x + said
+
+
 def norm(dim: int) -> nn.LayerNorm:
     """Return a LayerNorm without bias."""
     return nn.LayerNorm(dim, eps=1e-6, bias=False)
@@ -86,7 +96,7 @@ class GatedMLP(nn.Module):
         return self.fc2(F.silu(self.fc1(x)) * self.fc3(x))
 
 
-class EncoderBlock(nn.Module):
+class EncoderBlock(_Block):
     """Self-attention, then MLP."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, qk_norm: bool) -> None:
@@ -101,11 +111,11 @@ class EncoderBlock(nn.Module):
         x: Float[Tensor, "B N D"],
         mask: Bool[Tensor, "B _ N"] | None,
     ) -> Float[Tensor, "B N D"]:
-        x = x + self.attn(self.norm1(x), mask)
-        return x + self.mlp(self.norm2(x))
+        x = self._add(x, self.attn(self.norm1(x), mask))
+        return self._add(x, self.mlp(self.norm2(x)))
 
 
-class DecoderBlock(nn.Module):
+class DecoderBlock(_Block):
     """Self-attention among the requested slots, cross-attention to the context, then MLP."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, qk_norm: bool) -> None:
@@ -125,9 +135,10 @@ class DecoderBlock(nn.Module):
         self_mask: Bool[Tensor, "B _ M"],
         context_mask: Bool[Tensor, "B _ N"],
     ) -> Float[Tensor, "B M D"]:
-        x = x + self.self_attn(self.norm1(x), self_mask)
-        x = x + self.cross_attn(self.query_norm(x), self.context_norm(context), context_mask)
-        return x + self.mlp(self.norm2(x))
+        x = self._add(x, self.self_attn(self.norm1(x), self_mask))
+        seen = self.cross_attn(self.query_norm(x), self.context_norm(context), context_mask)
+        x = self._add(x, seen)
+        return self._add(x, self.mlp(self.norm2(x)))
 
 
 def initialise(module: nn.Module) -> None:

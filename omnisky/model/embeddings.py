@@ -18,9 +18,17 @@ from torch.nn import functional as F
 from omnisky.codecs.codec import TokenGroup
 from omnisky.model.config import ModalityTokens
 
-__all__ = ["ModalityEmbedding", "ModalityLogits", "set_values"]
+__all__ = [
+    "ANSWER_NUMBERS",
+    "ModalityEmbedding",
+    "ModalityLogits",
+    "expected_values",
+    "set_values",
+]
 
 _WAVES = 64
+# What is said of one ordinal token that was asked for, see `_GroupLogits.expect`.
+ANSWER_NUMBERS = 3
 
 
 def _ordinal_features(values: Float[Tensor, "token id"]) -> Float[Tensor, "token id feature"]:
@@ -112,6 +120,22 @@ class _GroupLogits(_Group):
             logits[row] = (x[row] @ self.weight[token].T @ self.features[token].T).float()
         return logits
 
+    def expect(
+        self, x: Float[Tensor, "row D"], position: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row number"]:
+        """Return what an ordinal id is expected to mean: `ANSWER_NUMBERS` numbers a row.
+
+        Mean of the standardised value, mean cosine of the rank (outliers do not move it), and the
+        logarithm of the value's spread.
+        """
+        chance = self.forward(x, position).softmax(-1)
+        meaning = self.features[:, :, [1, 3]][position]
+        mean = torch.einsum("ri,rif->rf", chance, meaning)
+        value = meaning[..., 0] - mean[:, :1]
+        spread = torch.einsum("ri,ri->r", chance, value**2)
+        # A floor far below one bin: certainty must stay finite.
+        return torch.cat([mean, 0.5 * torch.log(spread + 1e-8)[:, None]], dim=1)
+
 
 class ModalityEmbedding(nn.Module):
     """Embed the tokens of one modality, without position and modality vectors."""
@@ -145,6 +169,14 @@ class ModalityLogits(nn.Module):
                 found.append((rows, group(x[rows], position[rows] - first)))
             first += size
         return found
+
+
+def expected_values(module: nn.Module, x: Float[Tensor, "row D"]) -> Float[Tensor, "row number"]:
+    """Return what a modality of one ordinal token is expected to be, from decoder outputs."""
+    assert isinstance(module, ModalityLogits)
+    (group,) = module.groups
+    assert isinstance(group, _GroupLogits)
+    return group.expect(x, torch.zeros(len(x), dtype=torch.long, device=x.device))
 
 
 def set_values(module: nn.Module, values: Tensor) -> None:

@@ -8,6 +8,7 @@ slots named are the budget.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,11 @@ from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import UnknownModalityError
 from omnisky.model.blocks import DecoderBlock, EncoderBlock, initialise, norm
 from omnisky.model.config import ModelConfig
-from omnisky.model.embeddings import ModalityEmbedding, ModalityLogits
+from omnisky.model.embeddings import (
+    ModalityEmbedding,
+    ModalityLogits,
+    expected_values,
+)
 
 __all__ = ["Encoded", "Selection", "Transformer"]
 
@@ -232,14 +237,60 @@ class Transformer(nn.Module):
         mask : BoolTensor, shape (B, N)
             True where the object has the token.
         """
+        encoded = self._encode_given(tokens)
+        return encoded.tokens * encoded.mask[..., None], encoded.mask
+
+    def can_ask(self, given: Iterable[str]) -> tuple[str, ...]:
+        """Return modalities of one ordinal token, quantities, that are not among those given."""
+        return tuple(
+            m.name
+            for m in self.config.modalities
+            if m.name not in given and [(g.kind, g.n_tokens) for g in m.groups] == [("ordinal", 1)]
+        )
+
+    def encode_and_ask(
+        self, tokens: Tokens, asks: Sequence[str]
+    ) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"], Float[Tensor, "B A"]]:
+        """Encode all tokens given, and say what the quantities asked for are expected to be.
+
+        Parameters
+        ----------
+        tokens : Tokens
+            What is known.
+        asks : sequence of str
+            Modalities among those of `can_ask`.
+
+        Returns
+        -------
+        vectors, mask
+            As from `encode`.
+        answers : FloatTensor, shape (B, ANSWER_NUMBERS * len(asks))
+            For each: expected standardised value, expected cosine of its rank, log of its spread.
+        """
+        encoded = self._encode_given(tokens)
+        vectors = encoded.tokens * encoded.mask[..., None]
+        if not asks:
+            return vectors, encoded.mask, vectors.new_zeros(len(vectors), 0)
+        numbers = [self.names.index(name) for name in asks]
+        slots = torch.stack([(self.slot_modality == i).nonzero()[0, 0] for i in numbers])
+        asked = slots.expand(len(vectors), -1)
+        decoded = self.decode_slots(encoded, Selection(asked, torch.ones_like(asked).bool()))
+        answers = [expected_values(self.logits[n], decoded[:, i]) for i, n in enumerate(asks)]
+        return vectors, encoded.mask, torch.cat(answers, dim=1)
+
+    def _encode_given(self, tokens: Tokens) -> Encoded:
         ids, mask = self.lay_out(tokens)
         given = [i for i, name in enumerate(self.names) if name in tokens]
         slots = torch.isin(self.slot_modality, torch.tensor(given, device=ids.device)).nonzero()[
             :, 0
         ]
         visible = Selection(slots.expand(len(ids), -1), mask[:, slots])
-        encoded = self.encode_slots(ids, visible)
-        return encoded.tokens * visible.mask[..., None], visible.mask
+        return self.encode_slots(ids, visible)
+
+    def set_dropout(self, rate: float) -> None:
+        """Leave out this share of what each part of each block says, in training mode only."""
+        for block in (*self.encoder, *self.decoder):
+            block.dropout = rate
 
     def hidden_matrices(self) -> set[str]:
         """Return names of the square-ish matrices inside the blocks, which Muon may move."""

@@ -50,6 +50,8 @@ class PretrainingRecipe:
         Pretrained model to go on from, its new modalities appended; empty for a fresh one.
     token_weights : dict of str to float
         Weight of one token of a modality in the loss; 1 where nothing is said.
+    dropout : float
+        Share of what each part of each block says that is left out, against memorising.
     """
 
     dataset: str
@@ -60,6 +62,11 @@ class PretrainingRecipe:
     preset: str = "nano"
     start_from: str = ""
     token_weights: dict[str, float] = field(default_factory=dict)
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1); found {self.dropout!r}")
 
 
 class PretrainingObjective:
@@ -188,12 +195,14 @@ def pretrain(
         tokenizer.encode(_all_of(data[split], plan.modalities))
         for split in ("train", "calibration")
     )
+    model.network.set_dropout(plan.dropout)
     objective = PretrainingObjective(
         model.network, training, held_out, plan.masking, plan.token_weights
     )
     write_json(plan, folder / "recipe.json")
     train(objective, plan.train, folder)
     model.network.eval()
+    model.network.set_dropout(0.0)
     if in_main_process():
         model.save_pretrained(folder / "model")
     return model

@@ -13,9 +13,9 @@ from omnisky.model.masking import MaskingConfig, sample_masks
 SLOTS = torch.tensor([0, 1, 2, *[3] * 12])
 
 
-def draw(present, config, seed=0, hidden=()):
+def draw(present, config, seed=0, hidden=(), favoured=()):
     generator = torch.Generator().manual_seed(seed)
-    return sample_masks(present, SLOTS, config, generator, hidden)
+    return sample_masks(present, SLOTS, config, generator, hidden, favoured)
 
 
 def as_table(selection, n_slots=15):
@@ -70,6 +70,28 @@ def test_whole_mode_shows_modalities_whole():
     assert ((shown == 0) | (shown >= 11)).all()
     assert (shown == 0).any()
     assert (shown == 12).any()
+
+
+def test_favoured_modalities_are_hidden_and_asked_for():
+    config = MaskingConfig(input_budget=15, output_budget=4, favoured=("a", "b"), favour=0.7)
+    present = torch.ones(4000, 15, dtype=torch.bool)
+    present[::10, 1] = False
+    visible, asked = (as_table(s) for s in draw(present, config, favoured=(0, 1)))
+    both = (asked[:, :2] == present[:, :2]).all(1) & ~visible[:, :2].any(1)
+    assert 0.7 < both.float().mean() < 0.8  # some are asked for both by chance
+    everything = both & visible[:, 2:].all(1)
+    # Half of them by rule, some of the others by chance.
+    assert 0.35 < everything.float().mean() < 0.55
+    assert not (visible & asked).any()
+    assert asked.sum(1).max() <= 4
+
+
+def test_who_has_only_favoured_modalities_still_shows_one():
+    config = MaskingConfig(input_budget=15, output_budget=4, favoured=("a", "b"), favour=1.0)
+    present = (torch.arange(15) < 2).expand(100, -1)
+    visible, asked = (as_table(s) for s in draw(present, config, favoured=(0, 1)))
+    assert (visible.sum(1) == 1).all()
+    assert (asked.sum(1) == 1).all()
 
 
 def test_long_modalities_do_not_crowd_out_scalars():

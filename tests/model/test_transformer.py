@@ -112,6 +112,34 @@ def test_nothing_is_truncated(star_model, tokens):
     assert fewer.shape[1] == tokens.shape[1] - tokens["gaia_xp"].shape[1]
 
 
+@torch.no_grad()
+def test_answers_are_the_moments_of_what_is_predicted(star_model, tokens):
+    network, given = star_model.network, tokens.select("gaia_xp", "gaia_bp")
+    assert "gaia_xp" not in network.can_ask([])
+    assert "gaia_bp" not in network.can_ask(given)
+    asks = network.can_ask(given)
+    vectors, _, answers = network.encode_and_ask(given, asks)
+    assert torch.equal(vectors, network.encode(given)[0])
+    assert answers.shape == (len(tokens), 3 * len(asks))
+    ids, present = network.lay_out(given)
+    slot = (network.slot_modality == network.names.index(asks[1])).nonzero()[:, 0]
+    shown = present.any(0).nonzero()[:, 0]
+    visible = Selection(shown.expand(len(ids), -1), present[:, shown])
+    asked = Selection(slot.expand(len(ids), 1), torch.ones(len(ids), 1).bool())
+    ((name, rows, logits),) = network(ids, visible, asked)
+    assert name == asks[1]
+    values = network.logits[name].groups[0].values[0]
+    low, middle, high = torch.quantile(values, values.new_tensor([0.25, 0.5, 0.75]))
+    z = ((values - middle) / ((high - low) / 1.349)).clamp(-10, 10) / 3
+    chance = logits.double().softmax(-1)[rows.argsort()]
+    mean = chance @ z
+    spread = (chance * (z - mean[:, None]) ** 2).sum(1)
+    torch.testing.assert_close(answers[:, 3].double(), mean, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(answers[:, 5].double(), 0.5 * spread.log(), atol=1e-3, rtol=1e-3)
+    nothing = network.encode_and_ask(given, ())[2]
+    assert nothing.shape == (len(tokens), 0)
+
+
 def test_unknown_modalities_and_ids_are_refused(star_model, tokens):
     network = star_model.network
     with pytest.raises(UnknownModalityError, match="does not know desi_spectrum"):
