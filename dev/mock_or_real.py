@@ -147,7 +147,7 @@ def features(image: np.ndarray) -> np.ndarray:
         found.append((noise[:, shift:] * noise[:, :-shift]).mean() / variance)
         found.append((noise[shift:] * noise[:-shift]).mean() / variance)
     flat = noise.reshape(-1, 3)
-    found += list(np.corrcoef(flat.T)[np.triu_indices(3, 1)])
+    found += list(np.asarray(np.corrcoef(flat.T))[np.triu_indices(3, 1)])
     y, x = np.indices(grey.shape) - (_SIDE - 1) / 2
     ring = (np.hypot(x, y) / 8).astype(int)
     for of in (grey, values[..., 0] - values[..., 2]):
@@ -165,8 +165,8 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for before, after in ((3, 16), (16, 32), (32, 48), (48, 64)):
+        layers: list[nn.Module] = [nn.Conv2d(3, 16, 5, 2, 2), nn.BatchNorm2d(16), nn.ReLU()]
+        for before, after in ((16, 24), (24, 32), (32, 64)):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
             layers += [nn.MaxPool2d(2)]
         self.body, self.head = nn.Sequential(*layers), nn.Linear(64, 1)

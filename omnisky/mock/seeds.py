@@ -57,8 +57,11 @@ def uniforms(seed: int, object_id: np.ndarray, purpose: str, n: int) -> np.ndarr
 
 
 def normals(seed: int, object_id: np.ndarray, purpose: str, n: int) -> np.ndarray:
-    """Return n standard normal numbers an object, shape (object, n); see `uniforms`."""
-    return ndtri(uniforms(seed, object_id, purpose, n))
+    """Return n standard normal numbers an object, shape (object, n); see `uniforms`.
+
+    They are independent of the uniform numbers of the same purpose.
+    """
+    return ndtri(uniforms(seed, object_id, f"normal/{purpose}", n))
 
 
 def stream(seed: int, object_id: int, purpose: str) -> np.random.Generator:

@@ -63,8 +63,8 @@ COLUMNS: dict[str, Column] = {
             kind | i1 | | 0 galaxy, 1 star, 2 quasar
             ra | f8 | deg | true ICRS right ascension at epoch 2016.0
             dec | f8 | deg | true ICRS declination at epoch 2016.0
-            redshift | f8 | | observed redshift, peculiar velocity included; of stars their radial velocity / c
-            ebv | f8 | mag | Galactic reddening E(B-V)
+            redshift | f8 | | observed redshift with peculiar velocity; of stars rv / c
+            ebv | f8 | mag | true Galactic reddening E(B-V)
             in_legacysurvey | ? | | in the Legacy-Survey-like footprint and detected
             in_hsc | ? | | in the HSC-like footprint and detected
             in_desi | ? | | has a DESI-like spectrum
@@ -82,12 +82,12 @@ COLUMNS: dict[str, Column] = {
         *_columns(
             _G,
             """
-            sample | i1 | | 0 flux-limited, 1 bright and resolved, 2 luminous red, 3 emission-line, 4 lens
+            sample | i1 | | 0 flux-limited, 1 bright, 2 luminous red, 3 emission-line, 4 lens
             quiescent | ? | | drawn from the quiescent population
             log_mass | f8 | dex(solMass) | stellar mass now living
             log_sfr | f8 | dex(solMass / yr) | star formation rate, mean of the last 100 Myr
             log_ssfr | f8 | dex(1 / yr) | log_sfr - log_mass
-            sfr_10 | f8 | solMass / yr | star formation rate, mean of the last 10 Myr (nebular lines)
+            sfr_10 | f8 | solMass / yr | star formation rate, mean of the last 10 Myr (lines)
             age | f8 | Gyr | mass-weighted age
             sfh_start | f8 | Gyr | look-back time at which star formation began
             sfh_tau | f8 | Gyr | time scale of t exp(-t / tau); negative is rising

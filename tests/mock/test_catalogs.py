@@ -13,7 +13,7 @@ from omnisky.mock.population.catalogs import (
     spurious_fraction,
 )
 from omnisky.mock.sed import BANDS
-from omnisky.mock.truth import GALAXY, QUASAR, STAR
+from omnisky.mock.truth import GALAXY, QUASAR, STAR, Truth
 
 PLACE = {
     "legacysurvey": ("RA", "DEC"),
@@ -92,6 +92,27 @@ def test_stated_errors_of_fluxes_are_right(some, rows):
         pull = (rows[survey][name] - true) / np.sqrt(variance)
         assert np.std(pull) == pytest.approx(1, abs=0.08)
         assert np.mean(pull) == pytest.approx(0, abs=0.1)
+
+
+def test_stated_reddening_takes_galactic_dust_away(some, rows):
+    from omnisky.mock.sed import SedModel
+
+    _, truth, fluxes = some
+    there = truth["kind"] != STAR  # dust lies in front of all of it
+    some = truth[there]
+    clear = SedModel.load().fluxes(
+        Truth({**{name: some[name] for name in some}, "ebv": np.zeros(len(some))})
+    )
+    lost = -2.5 * np.log10(fluxes[there].sum(axis=1) / clear.sum(axis=1))
+    for band, stated in (
+        ("decam_g", -2.5 * np.log10(rows["legacysurvey"]["MW_TRANSMISSION_G"])),
+        ("decam_r", -2.5 * np.log10(rows["legacysurvey"]["MW_TRANSMISSION_R"])),
+        ("decam_z", -2.5 * np.log10(rows["legacysurvey"]["MW_TRANSMISSION_Z"])),
+        ("hsc_g", rows["hsc"]["a_g"]),
+        ("hsc_i", rows["hsc"]["a_i"]),
+    ):
+        ratio = stated[there] / lost[:, list(BANDS).index(band)]
+        assert np.median(ratio) == pytest.approx(1, abs=0.03), band
 
 
 def test_stated_errors_of_gaia_are_right(some, rows):

@@ -14,9 +14,9 @@ from astropy.wcs import WCS
 from omnisky.data import cutout
 from omnisky.data.bricks import Bricks
 from omnisky.mock.native import desi, gaia, hsc, legacysurvey, sdss
-from omnisky.mock.native.files import put
+from omnisky.mock.native.files import cards_of, image, primary, put, table
 from omnisky.mock.native.grid import BRICKS, PATCHES
-from omnisky.mock.native.mosaic import TILE, Canvas, compressed, plain
+from omnisky.mock.native.mosaic import TILE, Canvas, compressed
 from omnisky.mock.native.stamps import Stamps, place_in
 from omnisky.surveys import desi as desi_survey
 from omnisky.surveys import gaia as gaia_survey
@@ -90,9 +90,9 @@ def test_blank_tiles_share_their_bytes(tmp_path, monkeypatch):
     pixels = rng.normal(size=(130, 90)).astype("f4")
     bits = rng.integers(0, 5, (130, 90)).astype("i4")
     canvas.draw((350, 1780), {"a": pixels, "m": bits}, np.zeros((130, 90), "f4"))
-    header = BRICKS.piece(331689).header()
+    header = cards_of(BRICKS.piece(331689).header())
     parts = [compressed(canvas, "a", header, 1 / 16), compressed(canvas, "m", header)]
-    path = put(tmp_path / "x.fits.fz", plain(), *parts)
+    path = put(tmp_path / "x.fits.fz", primary(SEED), *parts)
     # gzip writes the time into its streams; here it does not tell.
     monkeypatch.setattr(time, "time", lambda: 1e9)
     again = [compressed(canvas, "a", header, 1 / 16), compressed(canvas, "m", header)]
@@ -111,6 +111,42 @@ def test_blank_tiles_share_their_bytes(tmp_path, monkeypatch):
     found[inside] = 0
     assert (flags == 9).all()
     assert (found == 0).all()
+
+
+def test_tables_and_images_are_those_of_astropy(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {
+        "a": rng.normal(size=5),
+        "b": rng.normal(size=(5, 3)).astype("f4"),
+        "c": np.arange(5, dtype="i8") - 2,
+        "d": np.array([True, False, True, True, False]),
+        "e": np.array(["x", "yy", "", "zzzz", "y"]),
+        "f": np.arange(5, dtype="u1"),
+        "g": np.arange(5, dtype="i2"),
+        "h": np.array(["", "", "", "", ""]),
+    }
+    pixels = {
+        "U": rng.integers(0, 2**32, (4, 7), dtype="u4"),
+        "F": rng.normal(size=(2, 3, 4)).astype("f4"),
+        "D": rng.normal(size=6),
+    }
+    parts = [image(array, name, "Angstrom") for name, array in pixels.items()]
+    told = table(columns, SEED, name="T", units={"a": "deg"}, cards=cards_of({"BRICKID": 7}))
+    path = put(tmp_path / "x.fits", primary(SEED, TILEID=3), told, *parts)
+    with fits.open(path) as opened:
+        opened.verify("exception")
+        assert [hdu.name for hdu in opened] == ["PRIMARY", "T", "U", "F", "D"]
+        assert opened[0].header["TILEID"] == 3
+        assert opened[1].header["BRICKID"] == 7
+        assert opened[1].header["MOCK"] is True
+        assert opened[1].columns["a"].unit == "deg"
+        for name, values in columns.items():
+            assert np.array_equal(opened[1].data[name], values), name
+        for name, array in pixels.items():
+            assert np.array_equal(opened[name].data, array), name
+            assert opened[name].header["BUNIT"] == "Angstrom"
+    with pytest.raises(TypeError, match="no FITS format for columns of complex"):
+        table({"z": np.zeros(2, complex)}, SEED)
 
 
 def stars(survey: str, count: int = 6, size: int = 40):

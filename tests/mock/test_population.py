@@ -1,5 +1,9 @@
 """Who is in the mock universe: rows that depend on nothing else, priors, places, classes."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,7 +28,8 @@ from omnisky.mock.population.places import (
     holes,
     in_hsc_area,
 )
-from omnisky.mock.sed import BANDS
+from omnisky.mock.sed import BANDS, galaxies, nebular
+from omnisky.mock.spectra.fibre import Aperture
 from omnisky.mock.truth import COLUMNS, GALAXY, QUASAR, STAR
 
 FLUX_LIMITED = dict(kinds=(1, 0, 0), samples=(1, 0, 0, 0, 0))
@@ -81,6 +86,31 @@ def test_seeds_differ(some):
     assert not np.any(other["ra"] == truth["ra"][:50])
 
 
+def test_numbers_of_one_purpose_are_independent():
+    draws = Draws(1, np.arange(40000))
+    u, z = draws.uniform("some purpose", 3), draws.normal("some purpose", 3)
+    correlation = np.corrcoef(np.concatenate([u, z]))
+    assert np.abs(correlation - np.eye(6)).max() < 0.025
+    assert z.std(axis=1) == pytest.approx(1, abs=0.02)
+
+
+def test_threads_do_not_change_anything():
+    code = (
+        "import hashlib, numpy as np;"
+        "from omnisky.mock.population import UniverseConfig, draw_with_fluxes;"
+        "truth, fluxes = draw_with_fluxes(UniverseConfig(seed=7), np.arange(150));"
+        "parts = [truth[name].tobytes() for name in truth] + [fluxes.tobytes()];"
+        "print(hashlib.sha256(b''.join(parts)).hexdigest())"
+    )
+    found = set()
+    for threads in ("1", "4"):
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        env = {**os.environ, **dict.fromkeys(names, threads)}
+        run = [sys.executable, "-c", code]
+        found.add(subprocess.run(run, env=env, check=True, capture_output=True).stdout)
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize("wrong", [[-1], [0.5], [[1, 2]], ["a"]])
 def test_numbers_that_are_none_are_refused(wrong):
     with pytest.raises(ValueError, match="object_id must be"):
@@ -112,6 +142,9 @@ def test_shares_of_kinds_and_samples_are_those_asked_for():
     [
         (dict(seed=-1), "seed"),
         (dict(seed=0.5), "seed"),
+        (dict(seed=1.0), "seed"),
+        (dict(seed="one"), "seed"),
+        (dict(seed=None), "seed"),
         (dict(area_deg2=0.0), "area_deg2"),
         (dict(area_deg2=50000.0), "whole sky"),
         (dict(area_deg2=float("nan")), "area_deg2"),
@@ -195,6 +228,43 @@ def test_rates_and_masses_agree(flux_limited):
     assert (truth["sfh_start"] < cosmology.age_gyr(truth["redshift"])).all()
     blue = ~truth["quiescent"]
     assert np.median(truth["log_ssfr"][blue]) - np.median(truth["log_ssfr"][~blue]) > 1.2
+
+
+def test_nuclei_are_as_bright_as_observed_and_lie_where_they_should(flux_limited):
+    _, truth, _ = flux_limited
+    # log L([OIII]), erg/s: Hao et al. (2005), Kauffmann et al. (2003), Kewley et al. (2006).
+    for kind, level, tolerance in ((1, 39.0, 0.15), (2, 40.3, 0.35), (3, 41.0, 0.7)):
+        here = truth["agn"] == kind
+        assert here.sum() >= 3
+        assert np.median(truth["log_l_agn"][here]) == pytest.approx(level, abs=tolerance)
+        assert np.std(truth["log_l_agn"][here]) > 0.2
+    fibre = Aperture(3.0)
+    lines = {name: i for i, name in enumerate(nebular.LINES)}
+    above = {}
+    for kind in (0, 1, 2):
+        some = truth[np.flatnonzero((truth["agn"] == kind) & (truth["redshift"] < 0.25))[:120]]
+        share = np.array([fibre.shares(some[[i]], 1.5) for i in range(len(some))])
+        stars, nucleus = galaxies.line_light(some)
+        total = stars * share[:, 2:3] + nucleus * share[:, 3:]
+        n2 = np.log10(total[:, lines["NII_6585"]] / total[:, lines["H_alpha"]])
+        o3 = np.log10(total[:, lines["OIII_5008"]] / total[:, lines["H_beta"]])
+        # Kauffmann et al. (2003, equation 1).
+        above[kind] = np.mean((n2 > 0.0) | (o3 > 0.61 / (np.minimum(n2, 0.0) - 0.05) + 1.3))
+    assert above[0] < 0.25
+    assert above[1] > 0.6
+    assert above[2] > 0.65
+
+
+def test_what_decides_whether_does_not_decide_how_much(flux_limited):
+    _, truth, _ = flux_limited
+    blue, burst = ~truth["quiescent"], truth["burst_fraction"] > 0
+    rate = [np.median(truth["log_ssfr"][blue & (burst == x)]) for x in (False, True)]
+    assert rate[1] == pytest.approx(rate[0], abs=0.12)
+    bar = truth["bar_length"] > 0
+    length = (truth["bar_length"] / truth["re_disk"] * 1.678)[bar]
+    assert np.median(length) == pytest.approx(1.3, abs=0.08)  # scale lengths, Erwin (2005)
+    # No more in the last 10 Myr than in the last 100.
+    assert (truth["sfr_10"] < 10 * 10.0 ** truth["log_sfr"]).all()
 
 
 def test_photometry_does_not_give_star_formation_away(flux_limited):
@@ -354,6 +424,11 @@ def test_conditions_are_those_of_a_field_and_known_surveys():
         assert 5 * here.sigma == pytest.approx(10 ** (0.4 * (22.5 - here.depth)))
     with pytest.raises(ValueError, match="there are legacysurvey"):
         conditions(config, ra, dec, "lsst")
+
+
+def test_numpy_seeds_are_seeds():
+    assert UniverseConfig(seed=np.int64(3)) == UniverseConfig(seed=3)
+    assert isinstance(UniverseConfig(seed=np.int64(3)).seed, int)
 
 
 def test_fewer_structures_are_visible_than_there_are(flux_limited):

@@ -261,6 +261,13 @@ def test_star_forming_galaxies_lie_below_the_line_of_kauffmann():
     assert np.all(np.diff(n2) > -1e-6)
 
 
+def test_no_stars_ionise_as_a_nucleus_does():
+    oh, shift = (x.ravel() for x in np.meshgrid(np.linspace(7.7, 8.9, 13), [-0.6, 0.0, 0.6]))
+    log_u = -2.95 - 0.45 * (oh - 8.69) + shift
+    n2, o3 = ratios(galaxy(0.1, 9.5 + 0 * oh, -9.0, 0.1, oh=oh, log_u=log_u))
+    assert np.all(o3 < 0.61 / (n2 - 0.47) + 1.19 + 0.1)  # Kewley et al. (2001, eq. 5)
+
+
 @pytest.mark.parametrize(("kind", "low", "high"), [(1, -0.1, 0.6), (2, 0.6, 1.2)])
 def test_nuclei_lie_above_the_line_of_kewley(kind, low, high):
     n2, o3 = ratios(galaxy(0.05, 11.0, -13.5, 0.1, agn=kind, log_l_agn=41.0))
@@ -355,6 +362,27 @@ def test_forest_has_the_mean_of_its_mean():
     assert 0.92 * wanted < seen < 1.01 * wanted
 
 
+def test_lyman_beta_and_alpha_are_of_the_same_gas():
+    truth = quasar(np.full(60, 3.0) + np.arange(60) * 1e-4)
+    part = slice(int(grids.FINE.position(950.0)), int(grids.FINE.position(1015.0)))
+    seen = np.mean([quasars.forest(truth[[i]], part).mean() for i in range(60)])
+    wave = grids.FINE.wavelength[part] * 4.003
+    wanted = quasars.mean_transmission(wave, np.array([3.003])).mean()
+    # Wings of damped absorbers take more, as in Lyman alpha.
+    assert 0.85 * wanted < seen < 1.02 * wanted
+    assert wanted < np.exp(-0.0018 * (wave / 1215.67) ** 3.92).mean()
+
+
+@pytest.mark.parametrize("z", [3.0, 4.0, 5.0])
+def test_the_mean_free_path_of_ionising_light(z):
+    from omnisky.mock.population.cosmology import age_gyr
+
+    # Worseck et al. (2014): 37 Mpc at z = 4. Light travels 306.6 Mpc in a Gyr.
+    travelled = (age_gyr(z - 0.005) - age_gyr(z)) * 306.6
+    depth = quasars._continuum_depth(np.array([911.75 * (1 + z - 0.005)]), np.array([1 + z]))[0]
+    assert travelled / depth == pytest.approx(37.0 * ((1 + z) / 5.0) ** -5.4, rel=0.03)
+
+
 def test_light_below_the_lyman_limit_of_distant_quasars_is_lost(model):
     wave = np.arange(3700.0, 7000.0, 1.0)
     flux = model.spectrum(quasar(4.0), wave)
@@ -418,6 +446,28 @@ def test_a_spectrum_is_of_one_object(model):
         model.spectrum(galaxy(np.array([0.1, 0.2])), WAVE)
     with pytest.raises(ValueError, match="two or more"):
         model.spectrum(galaxy(), WAVE[:1])
+    for wrong in (WAVE[::-1], np.array([4000.0, np.nan, 4002.0])):
+        with pytest.raises(ValueError, match="must increase"):
+            model.spectrum(galaxy(), wrong)
+
+
+def test_what_comes_towards_us_has_a_far_ultraviolet_too(model):
+    wave = np.arange(890.0, 1400.0, 0.5)
+    near = changed(galaxy(log_ssfr=-9.5), luminosity_distance=1.0, ebv=0.05)
+    away, towards = (model.spectrum(changed(near, redshift=z), wave) for z in (1e-3, -1e-3))
+    assert towards.shape == wave.shape
+    assert np.sum(towards) == pytest.approx(np.sum(away), rel=0.02)
+
+
+def test_the_light_of_a_nucleus_may_have_its_own_share(model):
+    truth = galaxy(0.1, 11.0, -12.5, 0.1, agn=2, log_l_agn=41.5)
+    wave = np.arange(5450.0, 5560.0, 0.8)
+    usual, same, alone, none = (
+        model.spectrum(truth, wave, share=share)
+        for share in ((0.3, 0, 0), (0.3, 0, 0, 0.3), (0, 0, 0, 1.0), (0.3, 0, 0, 0.0))
+    )
+    np.testing.assert_array_equal(usual, same)
+    np.testing.assert_allclose(none + 0.3 * alone, usual, rtol=1e-4)
 
 
 def test_resolution_widens_lines(model):

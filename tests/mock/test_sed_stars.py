@@ -188,9 +188,10 @@ def test_the_sun_of_the_isochrones():
 def test_stars_live_and_die():
     mass = np.linspace(0.1, 4.0, 40000)
     teff, logg, log_l, stage = draw_star_parameters(mass, np.full(40000, 5.0), np.zeros(40000))
-    # In order of mass: dwarfs, subgiants, giants, horizontal branch, white dwarfs.
-    assert np.all(np.diff(stage) >= 0)
-    assert set(stage) == {0, 1, 2, 3, 4}
+    # In order of mass: dwarfs, subgiants, giants, horizontal branch, giants again, white dwarfs.
+    assert [stage[0], *stage[1:][np.diff(stage) != 0]] == [0, 1, 2, 3, 2, 4]
+    # The base of the giant branch of 5 Gyr is at log g = 3.75.
+    assert logg[stage == 1].min() == pytest.approx(3.75, abs=0.1)
     assert 1.0 < mass[stage == 2].min() < mass[stage == 3].max() < 1.5  # turn-off of 5 Gyr
     assert log_l[stage == 2].max() > 3.0
     assert np.all((logg[stage == 4] > 7.5) & (logg[stage == 4] < 9.5))

@@ -126,9 +126,10 @@ def test_share_in_a_fibre_against_scattered_photons(index, size):
 
 def test_extended_components_lose_light_and_points_do_not():
     galaxy = one(kind=GALAXY, re_bulge=0.5, q_bulge=0.9, n_bulge=4, re_disk=4.0, q_disk=0.5)
-    bulge, disk, young = Aperture(1.5).shares(galaxy, 1.1)
+    bulge, disk, young, nucleus = Aperture(1.5).shares(galaxy, 1.1)
     assert 1 > bulge > disk == young > 0
-    assert Aperture(1.5).shares(one(), 1.1) == (1.0, 1.0, 1.0)
+    assert Aperture(1.5).shares(one(), 1.1) == (1.0, 1.0, 1.0, 1.0)
+    assert nucleus == 1.0  # a point, however large its galaxy
     sed = Blackbody()
     DesiModel(CONFIG, sed=sed).observe(galaxy)
     assert sed.seen[0] > sed.seen[1]

@@ -46,7 +46,7 @@ class Artefacts:
     cosmic_ray: float = 0.05
     satellite: float = 0.012
     chip_gap: float = 0.10
-    oversubtraction: float = 0.6
+    oversubtraction: float = 0.8
     missing: float = 0.006
     correlation: float = 1.0
 
@@ -114,8 +114,8 @@ class Damage:
             return
         low = np.sort(flux[:, 4::12, 4::12].reshape(len(flux), -1), axis=1)
         low = low[:, low.shape[1] // 4]
-        share = np.float32(0.3 + 0.6 * self._u[5])
-        seen = low > 0.2 * np.array(conditions.sigma)
+        share = np.float32(0.3 + 0.7 * self._u[5])
+        seen = low > 0.05 * np.array(conditions.sigma)
         if seen.any():
             flux -= (share * low)[:, None, None]
             self.flags.add("oversubtraction")

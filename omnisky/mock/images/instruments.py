@@ -80,7 +80,7 @@ INSTRUMENTS: dict[str, Instrument] = {
         deep_share=0.35,
         sky=(22.0, 21.0, 19.9, 18.8),
         saturation=(18.0, 16.0, 20.0, 30.0),
-        correlation=(0.18, 0.34),
+        correlation=(0.12, 0.28),
     ),
     # Aihara et al. (2022), table 2: the Wide layer, and its deepest overlaps.
     "hsc": Instrument(

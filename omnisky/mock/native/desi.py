@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from omnisky.mock.native.files import fits_bytes, primary, put, table_hdu
+from omnisky.mock.native.files import image, primary, put, table
 from omnisky.mock.native.legacysurvey import identify
 from omnisky.mock.native.rows import Instruments, Rows
 
@@ -22,7 +22,8 @@ __all__ = ["CAMERAS", "Spectra", "objects", "place", "rows", "write"]
 # First pixel of each arm on DESI's grid of 0.8 Angstrom from 3600, and how many there are: the
 # wavelengths of the data releases (Guy et al. 2023, section 4).
 CAMERAS = {"B": (0, 2751), "R": (2700, 2326), "Z": (4900, 2881)}
-_FLUX_UNIT, _IVAR_UNIT = "10**-17 erg/(s cm2 Angstrom)", "10**+34 (s2 cm4 Angstrom2) / erg2"
+_PARTS = {"FLUX": "10**-17 erg/(s cm2 Angstrom)", "IVAR": "10**+34 (s2 cm4 Angstrom2) / erg2"}
+_PARTS |= {"MASK": "", "RESOLUTION": ""}
 _NIGHT = 20210615
 _DIAGONALS = 11
 # Targets come from data release 9 of the Legacy Surveys; their identifiers say so.
@@ -164,36 +165,22 @@ def write(
     OSError
         If they cannot be written.
     """
-    from astropy.io import fits
-
     tile, petal = divmod(int(place), 10)
-    facts = {"SPGRP": "cumulative", "SPGRPVAL": _NIGHT, "TILEID": tile, "PETAL": petal}
+    head = primary(seed, SPGRP="cumulative", SPGRPVAL=_NIGHT, TILEID=tile, PETAL=petal)
     name = f"{petal}-{tile}-thru{_NIGHT}.fits"
     known = [key for key in _REDSHIFTS if key in columns]
     count = len(columns["TARGETID"])
     fibermap = {key: values for key, values in columns.items() if key not in known}
     fibermap["FIBER"] = (500 * petal + np.arange(count) % 500).astype("i4")
     redshifts = {"TARGETID": columns["TARGETID"], **{key: columns[key] for key in known}}
-    hdus: list[Any] = [
-        primary(seed, **facts),
-        table_hdu(fibermap, seed, name="FIBERMAP", units=_UNITS),
-    ]
+    fibers = table(fibermap, seed, name="FIBERMAP", units=_UNITS)
+    parts = [head, fibers]
     for camera, (first, pixels) in CAMERAS.items():
-        wave = 3600 + 0.8 * (first + np.arange(pixels, dtype=np.float64))
-        hdus.append(fits.ImageHDU(np.round(wave, 1), name=f"{camera}_WAVELENGTH"))
-        hdus[-1].header["BUNIT"] = "Angstrom"
-        for part, unit in (
-            ("FLUX", _FLUX_UNIT),
-            ("IVAR", _IVAR_UNIT),
-            ("MASK", ""),
-            ("RESOLUTION", ""),
-        ):
-            hdus.append(fits.ImageHDU(spectra.arms[camera][part.lower()], name=f"{camera}_{part}"))
-            if unit:
-                hdus[-1].header["BUNIT"] = unit
-    redrock = [primary(seed, **facts), table_hdu(redshifts, seed, name="REDSHIFTS")]
-    redrock.append(table_hdu(fibermap, seed, name="FIBERMAP", units=_UNITS))
+        wave = np.round(3600 + 0.8 * (first + np.arange(pixels, dtype=np.float64)), 1)
+        parts.append(image(wave, f"{camera}_WAVELENGTH", "Angstrom"))
+        for part, unit in _PARTS.items():
+            parts.append(image(spectra.arms[camera][part.lower()], f"{camera}_{part}", unit))
     return [
-        put(folder / f"redrock-{name}", fits_bytes(*redrock)),
-        put(folder / f"coadd-{name}", fits_bytes(*hdus)),
+        put(folder / f"redrock-{name}", head, table(redshifts, seed, name="REDSHIFTS"), fibers),
+        put(folder / f"coadd-{name}", *parts),
     ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from omnisky.mock.native.files import fits_bytes, mark, primary, put, table_hdu
+from omnisky.mock.native.files import cards_of, marks, primary, put, table
 from omnisky.mock.native.grid import PATCHES
-from omnisky.mock.native.mosaic import Canvas, compressed, plain
+from omnisky.mock.native.mosaic import Canvas, compressed
 from omnisky.mock.native.rows import Instruments, Rows, local_number, no_images
 from omnisky.mock.native.stamps import Stamps, draw, place_in, rendered, sky_level
 
@@ -144,18 +144,18 @@ def write(
         for band, data in _planes(patch, stamps, seed):
             path = folder / "calexp" / tract / place / f"calexp-HSC-{band.upper()}-{name}.fits.fz"
             head = primary(seed, FLUXMAG0=10 ** (0.4 * _ZERO_POINT), FILTER=f"HSC-{band.upper()}")
-            written.append(put(path, plain(head.header), *data))
-    table = table_hdu(columns, seed, units=_UNITS)
-    table.header.update({"TRACT": int(tract), "PATCH": place})
+            written.append(put(path, head, *data))
+    facts = cards_of({"TRACT": int(tract), "PATCH": place})
+    rows = table(columns, seed, units=_UNITS, cards=facts)
     path = folder / "forced" / f"forced-{name.replace(',', '_')}.fits"
-    return [*written, put(path, fits_bytes(primary(seed), table))]
+    return [*written, put(path, primary(seed), rows)]
 
 
 def _planes(patch: int, stamps: Stamps, seed: int):
     """Yield the three images of each band of a patch."""
     kinds = ("IMAGE", "MASK", "VARIANCE")
     blank = {"IMAGE": 0.0, "MASK": 1 << _PLANES["NO_DATA"], "VARIANCE": 0.0}
-    world = mark(PATCHES.piece(patch).header(), seed)
+    world = cards_of({**PATCHES.piece(patch).header(), **marks(seed)})
     for number, band in enumerate(stamps.bands):
         canvas = Canvas(PATCHES.side, blank, {"IMAGE": "f4", "MASK": "i4", "VARIANCE": "f4"})
 
@@ -173,11 +173,9 @@ def _planes(patch: int, stamps: Stamps, seed: int):
         steps = {"IMAGE": _FLUX_STEP * variance**0.5, "VARIANCE": _VARIANCE_STEP * variance}
         parts = []
         for kind in kinds:
-            header = world.copy()
-            header.update({"EXTNAME": kind, "EXTTYPE": kind})
+            cards: dict[str, Any] = {"EXTNAME": kind, "EXTTYPE": kind}
             if kind == "MASK":
-                for key, bit in _PLANES.items():
-                    long = "HIERARCH " if len(key) > 5 else ""
-                    header[f"{long}MP_{key}"] = bit
-            parts.append(compressed(canvas, kind, header, steps.get(kind)))
+                long = {key: "HIERARCH " if len(key) > 5 else "" for key in _PLANES}
+                cards |= {f"{long[key]}MP_{key}": bit for key, bit in _PLANES.items()}
+            parts.append(compressed(canvas, kind, world + cards_of(cards), steps.get(kind)))
         yield band, parts

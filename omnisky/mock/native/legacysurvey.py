@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from omnisky.mock.native.files import fits_bytes, mark, primary, put, table_hdu
+from omnisky.mock.native.files import cards_of, marks, primary, put, table
 from omnisky.mock.native.grid import BRICKS
-from omnisky.mock.native.mosaic import Canvas, compressed, plain
+from omnisky.mock.native.mosaic import Canvas, compressed
 from omnisky.mock.native.rows import Instruments, Rows, local_number, no_images
 from omnisky.mock.native.stamps import Stamps, draw, place_in, rendered, sky_level
 
@@ -151,14 +151,13 @@ def write(
     if stamps is not None:
         for plane, data in _planes(brick, stamps, facts, seed):
             path = folder / "coadd" / name[:3] / name / f"legacysurvey-{name}-{plane}.fits.fz"
-            written.append(put(path, plain(primary(seed).header), data))
+            written.append(put(path, primary(seed), data))
     count = len(columns["OBJID"])
     known = {**columns, "BRICKNAME": np.full(count, name)}
     known["BRICK_PRIMARY"] = np.ones(count, dtype=bool)
-    table = table_hdu(known, seed, units=_UNITS)
-    table.header.update(facts)
+    rows = table(known, seed, units=_UNITS, cards=cards_of(facts))
     path = folder / "tractor" / name[:3] / f"tractor-{name}.fits"
-    return [*written, put(path, fits_bytes(primary(seed, **facts), table))]
+    return [*written, put(path, primary(seed, **facts), rows)]
 
 
 def _planes(brick: int, stamps: Stamps, facts: Mapping[str, object], seed: int):
@@ -182,19 +181,16 @@ def _planes(brick: int, stamps: Stamps, facts: Mapping[str, object], seed: int):
         return found
 
     draw(stamps, canvas, planes)
-    world = mark(BRICKS.piece(brick).header(), seed)
-    world.update(facts)
+    world = cards_of({**BRICKS.piece(brick).header(), **marks(seed), **facts})
     for number, band in enumerate(bands):
         level = sky_level(stamps, number)
         for plane, unit, step in (
             ("image", "nanomaggy", _FLUX_STEP / np.sqrt(level)),
             ("invvar", "1/nanomaggy^2", _IVAR_STEP * level),
         ):
-            header = world.copy()
-            header.update({"FILTER": band, "IMTYPE": plane, "BUNIT": unit})
+            cards: dict[str, Any] = {"FILTER": band, "IMTYPE": plane, "BUNIT": unit}
             if plane == "image":
-                header["MAGZERO"] = 22.5
-            yield f"{plane}-{band}", compressed(canvas, f"{plane}-{band}", header, float(step))
-    header = world.copy()
-    header.update({"IMTYPE": "maskbits"})
-    yield "maskbits", compressed(canvas, "maskbits", header)
+                cards["MAGZERO"] = 22.5
+            name = f"{plane}-{band}"
+            yield name, compressed(canvas, name, world + cards_of(cards), float(step))
+    yield "maskbits", compressed(canvas, "maskbits", world + cards_of({"IMTYPE": "maskbits"}))

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from astropy.io.fits import Header
+from omnisky.mock.native.files import BLOCK, padded
 
-__all__ = ["TILE", "Canvas", "compressed", "plain"]
+__all__ = ["TILE", "Canvas", "compressed"]
 
 # The Legacy Surveys compress their images in tiles of this side.
 TILE = 100
-_BLOCK = 2880
 
 
 class Canvas:
@@ -96,7 +94,7 @@ class Canvas:
         return np.concatenate([*tiles, blank])
 
 
-def compressed(canvas: Canvas, plane: str, header: Header, step: float | None = None) -> bytes:
+def compressed(canvas: Canvas, plane: str, cards: str, step: float | None = None) -> bytes:
     """Return one plane as a tile-compressed image extension.
 
     Parameters
@@ -105,8 +103,8 @@ def compressed(canvas: Canvas, plane: str, header: Header, step: float | None = 
         The tiles.
     plane : str
         Which plane.
-    header : Header
-        Cards to add: world coordinates, names, units.
+    cards : str
+        Header cards to add, as `cards_of` returns them: world coordinates, names, units.
     step : float, optional
         Floating-point pixels are rounded to multiples of it; integers are kept exactly.
 
@@ -117,55 +115,59 @@ def compressed(canvas: Canvas, plane: str, header: Header, step: float | None = 
     """
     from astropy.io import fits
 
-    stack = canvas.stack(plane)
     how: dict[str, Any] = {"compression_type": "GZIP_1", "tile_shape": (TILE, TILE)}
     if step is not None:
         how |= {"compression_type": "RICE_1", "quantize_level": -step, "quantize_method": -1}
     held = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(stack, header.copy(), **how)]).writeto(held)
-    held.seek(0)
-    with fits.open(held, disable_image_compression=True) as opened:
-        table: Any = opened[1]
-        cards = table.header.copy()
-        fields = table.data.dtype.fields
-        places = [at for name, (_, at) in fields.items() if name.endswith("COMPRESSED_DATA")]
-        info = table.fileinfo()
-        held.seek(info["datLoc"])
-        data = held.read(info["datSpan"])
-    return _spread(canvas, cards, data, places)
+    fits.CompImageHDU(canvas.stack(plane), **how).writeto(held)
+    return _spread(canvas, held.getvalue()[BLOCK:], cards)
 
 
-def _spread(canvas: Canvas, cards: Any, data: bytes, places: list[int]) -> bytes:
-    """Make a table of all tiles out of that of the drawn ones; rows say where their bytes lie.
-
-    The columns at `places` hold the length and the place of a tile's bytes in the heap.
-    """
-    width, rows = cards["NAXIS1"], cards["NAXIS2"]
-    start = cards.get("THEAP", width * rows)
-    heap = bytearray(data[start : start + cards["PCOUNT"]])
-    drawn = np.frombuffer(data[: width * rows], dtype=np.uint8).reshape(rows, width)
-    for at in places:
-        for length, first in drawn[:, at : at + 8].copy().view(">i4").tolist():
-            # The time at which gzip ran: equal pixels shall give equal files.
-            if length and heap[first : first + 2] == b"\x1f\x8b":
-                heap[first + 4 : first + 8] = bytes(4)
+def _spread(canvas: Canvas, compact: bytes, cards: str) -> bytes:
+    """Make a table of all tiles out of that of the drawn ones; rows say where their bytes lie."""
+    header, body = _parted(compact)
+    width, rows = int(header["NAXIS1"]), int(header["NAXIS2"])
+    start = int(header.get("THEAP", width * rows))
+    heap = bytearray(body[start : start + int(header["PCOUNT"])])
+    drawn = np.frombuffer(body[: width * rows], dtype=np.uint8).reshape(rows, width)
+    _forget_time(header, drawn, heap)
     across = canvas.side // TILE
     which = np.full(across * across, rows - 1)
     for number, (row, column) in enumerate(canvas.drawn):
         which[row * across + column] = number
-    table = drawn[which].tobytes()
-    cards["NAXIS2"], cards["ZNAXIS1"], cards["ZNAXIS2"] = across * across, canvas.side, canvas.side
-    cards["PCOUNT"] = len(heap)
-    for key in ("THEAP", "CHECKSUM", "DATASUM", "ZHECKSUM", "ZDATASUM"):
-        cards.remove(key, ignore_missing=True)
-    body = table + bytes(heap)
-    return cards.tostring().encode("ascii") + body + bytes(-len(body) % _BLOCK)
+    header |= {"NAXIS2": across**2, "ZNAXIS1": canvas.side, "ZNAXIS2": canvas.side}
+    header = {k: v for k, v in header.items() if k not in ("THEAP", "CHECKSUM", "DATASUM")}
+    if "EXTNAME " in cards:
+        del header["EXTNAME"]
+    text = "".join(f"{key:8s}= {value!s:>20s}".ljust(80) for key, value in header.items())
+    top = padded((text + cards + f"{'END':80s}").encode("ascii"), b" ")
+    return top + padded(drawn[which].tobytes() + bytes(heap))
 
 
-def plain(header: Header | None = None) -> bytes:
-    """Return a primary header-data unit without data."""
-    from astropy.io import fits
+def _parted(extension: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the cards of a header, values as written, and what follows it."""
+    cards: dict[str, Any] = {}
+    for start in range(0, len(extension), 80):
+        card = extension[start : start + 80].decode("ascii")
+        if card.startswith("END "):
+            return cards, extension[-(-(start + 80) // BLOCK) * BLOCK :]
+        if card[8:10] == "= ":
+            text = card[10:].strip()
+            end = text.index("'", 1) + 1 if text.startswith("'") else len(text.partition("/")[0])
+            cards[card[:8].rstrip()] = text[:end].rstrip()
+    raise ValueError("a header without END; astropy wrote something unknown")
 
-    held = io.BytesIO()
-    fits.PrimaryHDU(header=header).writeto(held)
-    return held.getvalue()
+
+_WIDTHS = {"P": 8, "Q": 16, "D": 8, "E": 4, "J": 4, "K": 8, "I": 2, "B": 1}
+
+
+def _forget_time(header: dict[str, Any], drawn: np.ndarray, heap: bytearray) -> None:
+    """Take out of compressed tiles the time at which gzip ran: equal pixels give equal files."""
+    at = 0
+    for field in range(1, int(header["TFIELDS"]) + 1):
+        letter = header[f"TFORM{field}"].strip("' ").lstrip("0123456789")[0]
+        if letter == "P":
+            for length, first in drawn[:, at : at + 8].copy().view(">i4").tolist():
+                if length and heap[first : first + 2] == b"\x1f\x8b":
+                    heap[first + 4 : first + 8] = bytes(4)
+        at += _WIDTHS[letter]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from omnisky.mock.native.files import fits_bytes, primary, put, table_hdu
+from omnisky.mock.native.files import primary, put, table
 from omnisky.mock.native.rows import Instruments, Rows
 
 if TYPE_CHECKING:
@@ -178,8 +178,8 @@ def write(
         row = {key: values[i : i + 1] for key, values in columns.items()}
         place = {key: int(row[key][0]) for key in ("PLATE", "MJD", "FIBERID")}
         head = primary(seed, **place, BUNIT=_FLUX_UNIT, VACUUM=True)
-        pixels = table_hdu(spectra.tables[i], seed, name="COADD")
-        about = table_hdu(row, seed, name="SPECOBJ")
+        pixels = table(spectra.tables[i], seed, name="COADD")
+        about = table(row, seed, name="SPECOBJ")
         path = folder / f"{place['PLATE']:04d}" / file_name(columns, i)
-        written.append(put(path, fits_bytes(head, pixels, about)))
+        written.append(put(path, head, pixels, about))
     return written

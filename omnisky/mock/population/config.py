@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 
 __all__ = ["SAMPLES", "UniverseConfig"]
@@ -62,8 +63,11 @@ class UniverseConfig:
     desi_completeness: float = 0.7
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or int(self.seed) != self.seed or self.seed < 0:
+        whole = isinstance(self.seed, numbers.Integral) and not isinstance(self.seed, bool)
+        if not whole or self.seed < 0:
             raise ValueError(f"seed must be an integer from 0 on; found {self.seed!r}")
+        # NumPy's integers too: 1 and numpy.int64(1) are the same universe.
+        object.__setattr__(self, "seed", int(self.seed))
         for name, length in (("kinds", 3), ("samples", len(SAMPLES)), ("center", 2)):
             values = tuple(float(value) for value in getattr(self, name))
             object.__setattr__(self, name, values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from omnisky.mock.population.config import SAMPLES, UniverseConfig
-from omnisky.mock.population.cosmology import C_KM_S, comoving_mpc
+from omnisky.mock.population.cosmology import C_KM_S, H0, comoving_mpc
 from omnisky.mock.population.draws import Draws
 from omnisky.mock.population.galaxies.selection import redshift_of
 from omnisky.mock.seeds import uniforms
@@ -94,7 +94,7 @@ def _moved(config, sample, z, distance, offset) -> np.ndarray:
     """Return redshifts moved along the line of sight by an offset in Mpc, within the sample's."""
     # dz/dD = H(z)/c; a local slope of the distance table is enough for some Mpc.
     slope = 0.002 / (comoving_mpc(z + 0.001) - comoving_mpc(np.maximum(z - 0.001, 0.0)))
-    slope = np.where(z < 0.001, 67.7 / C_KM_S, slope)
+    slope = np.where(z < 0.001, H0 / C_KM_S, slope)
     return np.maximum(z + np.clip(offset, -0.3 * distance, None) * slope, 0.0015)
 
 

@@ -105,8 +105,8 @@ def fine_light(truth, share, which: str, part: slice) -> tuple[np.ndarray, np.nd
     ----------
     truth : Truth
         One galaxy.
-    share : (float, float, float)
-        How much of bulge, disk and young stars is seen.
+    share : (float, float, float, float)
+        How much of bulge, disk, young stars and nucleus is seen.
     which : str
         Name of one of the `GRIDS`.
     part : slice
@@ -127,7 +127,7 @@ def fine_light(truth, share, which: str, part: slice) -> tuple[np.ndarray, np.nd
     stars = stars * diffuse[0]
     if truth["agn"][0] < 2:
         return stars, None
-    return stars, share[0] * _nucleus(truth, GRIDS[which].wavelength[part], lines=False)[0]
+    return stars, share[3] * _nucleus(truth, GRIDS[which].wavelength[part], lines=False)[0]
 
 
 def line_light(truth) -> tuple[np.ndarray, np.ndarray]:

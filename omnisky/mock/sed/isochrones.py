@@ -10,11 +10,12 @@ from omnisky.mock import tables
 from omnisky.mock.sed.bands import BANDS, CANVAS, OFFSET, band_matrix
 from omnisky.mock.sed.stars import SOLAR_LUMINOSITY, library, place, trilinear
 
-__all__ = ["draw_star_parameters", "star_magnitudes"]
+__all__ = ["draw_star_parameters", "stage_of", "star_magnitudes", "white_dwarf"]
 
-# Rows of BaSTI's isochrones (Hidalgo et al. 2018, table 4) at which a stage ends.
-_TURN_OFF, _BASE, _TIP = 400, 600, 1290
 DWARF, SUBGIANT, GIANT, HORIZONTAL, WHITE_DWARF = range(5)
+# Rows of BaSTI's isochrones (Hidalgo et al. 2018, table 4) at which a stage ends: past the
+# turn-off, base and tip of the giant branch, helium in the core used up (giants again follow).
+_TURNED_OFF, _BASE, _TIP, _CORE_EMPTY = 436, 490, 1291, 1990
 _CHUNK = 4096
 # Teff, A(G) / A_V and A(r) / A_V for A_V = 0.5.
 _EXTINCTION = np.array(
@@ -51,7 +52,7 @@ def draw_star_parameters(mass, age, feh) -> tuple[np.ndarray, ...]:
     teff, logg, log_luminosity : array of float64, shape (star,)
         K, log cm s-2, log solar luminosities.
     stage : array of int, shape (star,)
-        0 dwarf, 1 subgiant, 2 giant, 3 horizontal branch (helium burning), 4 white dwarf.
+        0 dwarf, 1 subgiant, 2 giant, 3 horizontal branch (helium in the core), 4 white dwarf.
 
     Examples
     --------
@@ -87,7 +88,7 @@ def _interpolated(mass, age, feh) -> tuple[np.ndarray, np.ndarray]:
     part = np.clip((mass - m0) / np.maximum(m1 - m0, 1e-12), 0, 1)[:, None]
     values = track[rows, low, 1:] * (1 - part) + track[rows, low + 1, 1:] * part
     values[:, 0] = 10.0 ** values[:, 0]
-    stage = np.searchsorted([_TURN_OFF, _BASE, _TIP], eep[low], side="right")
+    stage = stage_of(eep[low])
     dead = mass > masses[:, -1]
     if np.any(dead):
         values[dead] = _white_dwarfs(mass[dead], age[dead], masses[dead, -1])
@@ -95,22 +96,42 @@ def _interpolated(mass, age, feh) -> tuple[np.ndarray, np.ndarray]:
     return values, stage
 
 
-def _white_dwarfs(mass, age, turn_off) -> np.ndarray:
-    """Return Teff, log g, log L of white dwarfs.
+def stage_of(eep: np.ndarray) -> np.ndarray:
+    """Return 0 dwarf, 1 subgiant, 2 giant or 3 horizontal branch of rows of the isochrones."""
+    ends = (_TURNED_OFF, _BASE, _TIP, _CORE_EMPTY)
+    stages = (DWARF, SUBGIANT, GIANT, HORIZONTAL)
+    return np.select([eep < end for end in ends], stages, GIANT)
 
-    Masses by Kalirai et al. (2008, equation 1); radii by Nauenberg (1972); cooling by Mestel's law
-    (Iben & Tutukov 1984, equation 17, for carbon and oxygen).
+
+def white_dwarf(
+    cooling_gyr: np.ndarray, mass: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return log Teff / K, log g and log L / Lsun of carbon-oxygen white dwarfs.
+
+    Luminosities after Mestel's law (Mestel 1952; as in Shapiro & Teukolsky 1983, eq. 4.3.8:
+    L = 5.7e-5 (t / 1.2 Gyr)^-7/5 for 0.6 solar masses); radii from Nauenberg (1972).
+
+    Parameters
+    ----------
+    cooling_gyr, mass : array, shape (star,)
+        Time since the star died, Gyr; mass of the white dwarf, solar masses.
     """
+    log_l = -3.0 - 1.4 * np.log10(cooling_gyr) + np.log10(mass / 0.6)
+    log_l = np.minimum(log_l, 0.5)
+    m = mass / 1.44
+    radius = 0.01125 * np.sqrt(m ** (-2 / 3) - m ** (2 / 3))
+    log_t = 0.25 * (log_l - 2 * np.log10(radius)) + np.log10(5772.0)
+    log_g = 4.438 + np.log10(mass) - 2 * np.log10(radius)
+    return log_t, log_g, log_l
+
+
+def _white_dwarfs(mass, age, turn_off) -> np.ndarray:
+    """Return Teff, log g, log L of what stars left (masses: Kalirai et al. 2008, equation 1)."""
     final = np.minimum(0.109 * mass + 0.394, 1.3)
     # A star of mass m > turn-off died when the turn-off was there: lifetimes go as m^-2.5.
-    cooling = np.maximum(age * (1 - (mass / turn_off) ** -2.5), 1e-3) * 1e9
-    log_l = -1.4 * np.log10(cooling * 14.0 / 12.0 / 8.8e6) + np.log10(final)
-    log_l = np.clip(log_l, -4.5, 1.5)
-    ratio = (final / 1.433) ** (1 / 3)
-    radius = 0.01125 * np.sqrt(np.maximum(ratio**-2 - ratio**2, 1e-4))
-    teff = 5772.0 * (10.0**log_l / radius**2) ** 0.25
-    logg = 4.438 + np.log10(final) - 2 * np.log10(radius)
-    return np.stack([teff, logg, log_l], axis=1)
+    cooling = np.maximum(age * (1 - (mass / turn_off) ** -2.5), 1e-3)
+    log_t, logg, log_l = white_dwarf(cooling, final)
+    return np.stack([10.0**log_t, logg, log_l], axis=1)
 
 
 @cache
@@ -127,7 +148,10 @@ def _corrections(dense: bool) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     scale = SOLAR_LUMINOSITY / (4 * np.pi * (3.0857e19) ** 2) / 1e-17
     # G and r see nothing beyond 1.15 micron.
     seen = slice(OFFSET, OFFSET + int(CANVAS.position(11500.0)))
-    flux = library("coarse").spectra(10**t, g, z, seen) @ matrix[: seen.stop - seen.start] * scale
+    light = library("coarse").spectra(10**t, g, z, seen)
+    # Not one matrix product: the last bit of a large one depends on the number of threads.
+    through = matrix[: seen.stop - seen.start].T
+    flux = np.stack([np.sum(light * row, axis=1) for row in through], axis=1) * scale
     magnitudes = 22.5 - 2.5 * np.log10(flux)
     return (log_t, logg, feh), magnitudes.reshape(len(log_t), len(logg), len(feh), 2)
 

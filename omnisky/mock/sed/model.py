@@ -30,6 +30,7 @@ __all__ = ["COMPONENTS", "SedModel"]
 COMPONENTS = ("bulge", "disk", "young")
 _MPC, _PC = 3.0857e24, 3.0857e18  # cm
 _CHUNK = 32
+_BEFORE = 64  # pixels: 3800 km/s of the fine grid
 # Full width at half maximum (A at rest) of the library: MILES, and the models' sampling elsewhere.
 _LIBRARY_FWHM = 2.5
 
@@ -58,12 +59,17 @@ class SedModel:
     def __init__(self) -> None:
         self._matrix = np.ascontiguousarray(band_matrix())
         self._extinction = -0.4 * np.log(10) * milky_way_curve(CANVAS.wavelength)
-        # The grids of spectra in the observer's frame: what Galactic dust does to each pixel.
+        # The grids of spectra in the observer's frame, from some pixels before their beginning for
+        # what comes towards us: what Galactic dust does to each pixel.
         self._observed = {
             which: (
                 -0.4
                 * np.log(10)
-                * milky_way_curve(Grid(start=g.start, stop=80000.0, step=g.step).wavelength)
+                * milky_way_curve(
+                    Grid(
+                        start=g.start * np.exp(-_BEFORE * g.step), stop=80000.0, step=g.step
+                    ).wavelength
+                )
             ).astype(np.float32)
             for which, g in (("medium", MEDIUM), ("fine", FINE))
         }
@@ -114,8 +120,9 @@ class SedModel:
             Vacuum wavelengths in the observer's frame, increasing. Pixels are taken to reach half
             way to their neighbours; light is averaged over them where they are coarser than 60
             km/s.
-        share : (float, float, float)
-            How much of each component is seen.
+        share : (float, float, float) or (float, float, float, float)
+            How much of each component is seen; a fourth number is that of the light of an active
+            nucleus, which is seen like the bulge otherwise.
         resolution_fwhm : float or array, shape (pixel,), optional
             Resolution of the instrument in Angstrom. The library itself has 2.5 A at rest.
 
@@ -128,13 +135,15 @@ class SedModel:
         Raises
         ------
         ValueError
-            If `truth` is not one object, or there are fewer than two wavelengths.
+            If `truth` is not one object, or wavelengths are fewer than two or do not increase.
         """
         if len(truth) != 1:
             raise ValueError(f"spectrum takes one object, as truth[3:4]; found {len(truth)}")
         wave = np.asarray(wavelength_angstrom, dtype=np.float64)
         if wave.ndim != 1 or len(wave) < 2:
             raise ValueError(f"wavelengths must be one row of two or more; found {wave.shape}")
+        if not np.all(wave[1:] > wave[:-1]):
+            raise ValueError("wavelengths must increase, without NaN; found some that do not")
         fwhm = 0.0 if resolution_fwhm is None else np.asarray(resolution_fwhm, dtype=np.float64)
         redshift = float(truth["redshift"][0])
         redshift = redshift if np.isfinite(redshift) else 0.0
@@ -146,8 +155,9 @@ class SedModel:
         part = _window(grid, rest, float(np.max(fwhm)) / wave[-1])
         sigma = _excess(grid, wave, fwhm, redshift, part)
         see = {GALAXY: _see_galaxy, STAR: _see_star, QUASAR: _see_quasar}[int(truth["kind"][0])]
+        share = (*share, share[0])[:4]
         light, lines, scale = see(truth, which, part, share, sigma)
-        shift = round(np.log1p(redshift) / grid.step)
+        shift = round(np.log1p(redshift) / grid.step) + _BEFORE
         dust = self._observed[which][part.start + shift : part.stop + shift]
         light = light * np.exp(float(_e_b_v(truth)[0]) * dust)
         flux = _sampled(light, grid, part, rest)
@@ -324,12 +334,12 @@ def _galaxy_lines(truth: Truth, share) -> tuple[np.ndarray, np.ndarray, np.ndarr
     power, centres, sigmas = [stars[0] * share[2]], [WAVELENGTHS], [np.full(n, sigma)]
     agn = int(truth["agn"][0])
     if agn > 0:
-        power.append(nuclear[0] * share[0])
+        power.append(nuclear[0] * share[3])
         centres.append(WAVELENGTHS)
         sigmas.append(np.full(n, max(sigma, 10.0 ** float(truth["log_sigma_star"][0]))))
     if agn == 3:
         where, strength, width = galaxies.broad_lines(truth)
-        power.append(strength * share[0])
+        power.append(strength * share[3])
         centres.append(where)
         sigmas.append(np.full(len(where), width))
     luminosity = np.concatenate(power) / SOLAR_LUMINOSITY

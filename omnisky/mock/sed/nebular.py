@@ -42,7 +42,6 @@ LINES = {
     "HeII_4687": 4687.02,
     "NeV_3427": 3426.85,
     "Pa_delta": 10052.1,
-    "Ly_alpha": 1215.67,
 }
 WAVELENGTHS = np.array(list(LINES.values()))
 _INDEX = {name: i for i, name in enumerate(LINES)}
@@ -124,8 +123,10 @@ def _star_forming(oh, log_u, no_offset) -> np.ndarray:
         ratios = ratios * x + _CURTI[:, order]
     du = np.clip(log_u - (-2.95 - 0.45 * (oh - 8.69)), -0.9, 0.9)
     ratios = ratios + du[:, None] * _WITH_U + no_offset[:, None] * _WITH_N
-    # No galaxy of the SDSS has R3 below some -1.2 dex (Kauffmann et al. 2003, figure 1).
+    # No galaxy of the SDSS has R3 below some -1.2 dex (Kauffmann et al. 2003, figure 1), and stars
+    # alone give no more than some 0.9 (Kewley et al. 2001).
     ratios[:, 0] = np.log10(10.0 ** ratios[:, 0] + 0.05)
+    ratios[:, 0] = -0.25 * np.log10(10.0 ** (-4 * ratios[:, 0]) + 10.0 ** (-4 * 0.9))
     log_flux = _BASE + ratios[:, :1] * _SLOPE[0]
     for k in (1, 2, 3):
         log_flux = log_flux + ratios[:, k : k + 1] * _SLOPE[k]

@@ -174,37 +174,54 @@ def _cut_troughs(flux: np.ndarray, wavelength: np.ndarray, keys: np.ndarray) -> 
 def mean_transmission(observed_angstrom: np.ndarray, redshift: np.ndarray) -> np.ndarray:
     """Return the mean transmission of the intergalactic medium, shape (object, pixel).
 
-    Lyman alpha: tau = 0.0018 (1 + z)^3.92 (Faucher-Giguere et al. 2008); Lyman beta at the ratio
-    of the strengths; below the limit the mean free path of Worseck et al. (2014).
+    Lyman alpha: tau = 0.0018 (1 + z)^3.92 (Faucher-Giguere et al. 2008); Lyman beta: that of the
+    same gas, see `forest`; below the limit the mean free path of Worseck et al. (2014).
     """
     w = observed_angstrom
     one = 1 + redshift[:, None]
-    total = np.zeros((len(redshift), len(w)))
-    for line, strength in ((_LY_ALPHA, 1.0), (_LY_BETA, 0.19)):
-        total += np.where(w / line < one, strength * 0.0018 * (w / line) ** 3.92, 0.0)
+    alpha, _, beta = _lognormal()
+    in_beta = np.exp(np.interp(np.log(_forest_mean(w / _LY_BETA)), alpha, beta))
+    total = np.where(w / _LY_ALPHA < one, _forest_mean(w / _LY_ALPHA), 0.0)
+    total = total + np.where(w / _LY_BETA < one, in_beta, 0.0)
     return np.exp(-total - _continuum_depth(w, one))
 
 
+def _forest_mean(one: np.ndarray) -> np.ndarray:
+    """Return the effective depth in Lyman alpha at 1 + z."""
+    return 0.0018 * one**3.92
+
+
 def _continuum_depth(w: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """Return the optical depth below the Lyman limit of gas between the quasar and us."""
+    """Return the optical depth below the Lyman limit of gas between the quasar and us.
+
+    The integral of Prochaska, Worseck & O'Meara (2009) over proper distance in a universe of
+    matter, c / H0 / sqrt(Om) x^2.75 integral (1 + z)^-5.25 / path dz, from the redshift at which a
+    photon ceases to ionise, x = 1 + z, to the quasar's, with a mean free path of
+    37 ((1 + z) / 5)^-5.4 proper Mpc (Worseck et al. 2014).
+    """
+    from omnisky.mock.population.cosmology import H0, OMEGA_M
+
     x = np.minimum(w / _LIMIT, one)
-    path = 37.0 * (np.maximum(x, 2.0) / 5.0) ** -5.4  # proper Mpc
-    # Proper distance over which a photon stays ionising, matter-dominated.
-    travelled = C_KM_S / 67.7 / np.sqrt(0.31) * (2 / 5) * (x**-2.5 - one**-2.5)
-    return np.where(w / _LIMIT < one, travelled / path, 0.0)
+    scale = C_KM_S / H0 / np.sqrt(OMEGA_M) / (37.0 * 5.0**5.4)
+    return scale * x**2.75 * (one**1.15 - x**1.15) / 1.15
 
 
 _SPREAD = 1.8  # of ln depth of the forest at 60 km/s
+_BETA = 0.16  # depth in Lyman beta over Lyman alpha: ratio of strengths and wavelengths
 
 
 @cache
-def _lognormal() -> tuple[np.ndarray, np.ndarray]:
-    """Return ln of effective depths and ln A with mean exp(-A exp(s g)) = exp(-depth)."""
+def _lognormal() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return ln of effective depths in Lyman alpha, ln A, ln of depths in Lyman beta.
+
+    Depths are such that the mean of exp(-A exp(s g)) over normal g is exp(-depth).
+    """
     nodes, weights = np.polynomial.hermite_e.hermegauss(64)
+    weights = weights / weights.sum()
     log_a = np.linspace(-9, 6, 200)
-    mean = np.exp(-np.exp(log_a[:, None] + _SPREAD * nodes)) @ (weights / weights.sum())
-    depth = -np.log(mean)
-    return np.log(depth), log_a
+    field = np.exp(log_a[:, None] + _SPREAD * nodes)
+    alpha, beta = (-np.log(np.sum(np.exp(-k * field) * weights, axis=1)) for k in (1.0, _BETA))
+    return np.log(alpha), log_a, np.log(beta)
 
 
 def forest(truth, part: slice) -> np.ndarray | float:
@@ -245,8 +262,8 @@ def _forest_depth(one: float, end: int, rng: np.random.Generator) -> np.ndarray:
         noise = smoothed(rng.standard_normal(end), sigma)
         field += noise * np.sqrt(share * 2 * np.sqrt(np.pi) * sigma)
     wave = FINE.wavelength[:end]
-    depths, log_a = _lognormal()
-    mean = 0.0018 * (wave * one / _LY_ALPHA) ** 3.92
+    depths, log_a, _ = _lognormal()
+    mean = _forest_mean(wave * one / _LY_ALPHA)
     depth = np.exp(np.interp(np.log(mean), depths, log_a) + _SPREAD * field)
     u = rng.random(3)
     if u[0] < 0.2:
@@ -254,7 +271,7 @@ def _forest_depth(one: float, end: int, rng: np.random.Generator) -> np.ndarray:
         column = 10 ** (0.3 + 1.0 * u[2])  # 1e20 cm-2
         depth = depth + 4.24 * column / ((wave / absorber - 1) * _LY_ALPHA) ** 2
     beta = round(np.log(_LY_ALPHA / _LY_BETA) / FINE.step)
-    depth[: end - beta] += 0.16 * depth[beta:].copy()
+    depth[: end - beta] += _BETA * depth[beta:].copy()
     return depth + _continuum_depth(wave * one, np.array(one))
 
 

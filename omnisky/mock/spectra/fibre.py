@@ -88,7 +88,7 @@ class Aperture:
             total += weight * math.exp(value)
         return total
 
-    def shares(self, truth: Truth, seeing_fwhm: float) -> tuple[float, float, float]:
+    def shares(self, truth: Truth, seeing_fwhm: float) -> tuple[float, float, float, float]:
         """Return the share of each light component in the fibre, over that of a point source.
 
         Surveys calibrate on stars, so that a point source has its total flux; a galaxy then has
@@ -104,10 +104,10 @@ class Aperture:
         Returns
         -------
         tuple of float
-            Of bulge, disk and young stars.
+            Of bulge, disk, young stars and the nucleus, which is a point.
         """
         if truth["kind"][0] != GALAXY:
-            return 1.0, 1.0, 1.0
+            return 1.0, 1.0, 1.0, 1.0
         of = {
             name: float(truth[name][0])
             for name in ("re_bulge", "q_bulge", "n_bulge", "re_disk", "q_disk")
@@ -122,7 +122,7 @@ class Aperture:
 
         bulge = share("bulge", of["n_bulge"] if math.isfinite(of["n_bulge"]) else 2.5)
         disk = share("disk", 1.0)
-        return bulge, disk, disk
+        return bulge, disk, disk, 1.0
 
 
 def _cell(nodes: list[float], value: float) -> tuple[int, float]:

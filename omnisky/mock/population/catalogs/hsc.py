@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from omnisky.mock.population.catalogs.measure import Sky, half_light, measured_flux, seen, spread
+from omnisky.mock.population.catalogs.measure import (
+    Sky,
+    half_light,
+    map_ebv,
+    measured_flux,
+    seen,
+    spread,
+)
 from omnisky.mock.truth import GALAXY
 
 __all__ = ["rows"]
@@ -35,8 +42,7 @@ def rows(sky: Sky) -> Columns:
     columns: Columns = {"ra": ra, "dec": dec, "isprimary": np.ones(len(ra), dtype=bool)}
     here = sky.conditions("hsc")
     radius, q, _ = half_light(sky)
-    (map_error,) = sky.draws.normal("hsc map")
-    ebv = sky.truth["ebv"] * np.exp(0.03 * map_error)
+    ebv = map_ebv(sky)
     squeeze = sky.draws.normal("hsc psf shape", 2 * len(BANDS))
     for i, band in enumerate(BANDS):
         fwhm, sigma = (np.ascontiguousarray(x[:, i]) for x in (here.psf_fwhm, here.sigma))

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from omnisky.mock.population.catalogs import gaia
-from omnisky.mock.population.catalogs.measure import Sky, half_light, measured_flux, seen, spread
+from omnisky.mock.population.catalogs.measure import (
+    Sky,
+    half_light,
+    map_ebv,
+    measured_flux,
+    seen,
+    spread,
+)
 from omnisky.mock.population.places import holes
 from omnisky.mock.truth import GALAXY
 
@@ -44,8 +51,7 @@ def rows(sky: Sky) -> Columns:
     known = gaia.places(sky)
     columns["RA"] = np.where(fixed, known[0], ra)
     columns["DEC"] = np.where(fixed, known[1], dec)
-    (map_error,) = sky.draws.normal("legacysurvey map")
-    ebv = (sky.truth["ebv"] * np.exp(0.03 * map_error)).astype(np.float32)
+    ebv = map_ebv(sky).astype(np.float32)
     columns["EBV"] = ebv
     for band, coefficient in _COEFFICIENTS.items():
         columns[f"MW_TRANSMISSION_{band}"] = (10.0 ** (-0.4 * coefficient * ebv)).astype("f4")

@@ -13,6 +13,7 @@ from omnisky.mock.population.catalogs.measure import (
     seen,
     spread,
 )
+from omnisky.mock.population.cosmology import C_KM_S
 from omnisky.mock.population.membership import magnitude
 from omnisky.mock.truth import GALAXY, STAR
 
@@ -22,7 +23,6 @@ Columns = dict[str, np.ndarray]
 
 SDSS_EPOCH = 2003.0
 _CLASSES = ("GALAXY", "STAR", "QSO")
-_C_KM_S = 299792.458
 
 
 def _redshift(sky: Sky, survey: str, error_km_s: tuple, fail: np.ndarray) -> Columns:
@@ -42,7 +42,7 @@ def _redshift(sky: Sky, survey: str, error_km_s: tuple, fail: np.ndarray) -> Col
     truth = sky.truth
     u_fail, u_warn, u_z, u_class = sky.draws.uniform(f"redshift {survey}", 4)
     noise, scatter = sky.draws.normal(f"redshift {survey}", 2)
-    error = np.asarray(error_km_s)[truth["kind"]] / _C_KM_S * (1 + np.maximum(truth["redshift"], 0))
+    error = np.asarray(error_km_s)[truth["kind"]] / C_KM_S * (1 + np.maximum(truth["redshift"], 0))
     error = error * np.exp(0.3 * scatter)
     failed = u_fail < fail
     wrong = np.where(truth["kind"] == STAR, 0.4 * u_z, 1.6 * u_z)

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from omnisky.mock.population.galaxies.morphology import DISK, IRREGULAR, MERGER
+from omnisky.mock.population.galaxies.morphology import (
+    DISK,
+    EDGE_ON_Q,
+    IRREGULAR,
+    MERGER,
+    SCALE_LENGTHS,
+)
 
 __all__ = ["GALAXY10", "apparent_axis_ratio", "morph_true", "morph_visible"]
 
@@ -27,10 +33,7 @@ _DISTURBED, _MERGING, _ROUND, _BETWEEN, _CIGAR = 0, 1, 2, 3, 4
 _BARRED, _TIGHT, _LOOSE, _EDGE_ON, _EDGE_ON_BULGE = 5, 6, 7, 8, 9
 
 _TIGHT_PITCH_DEG = 20.0
-_EDGE_ON_Q = 0.30
 _BULGE_SHARE = 0.15
-_PIXEL_ARCSEC = 0.262
-_SCALE_LENGTHS = 1.678
 
 
 def _smooth(q: np.ndarray) -> np.ndarray:
@@ -74,7 +77,7 @@ def morph_true(columns: Mapping[str, np.ndarray]) -> np.ndarray:
         [
             (kind == MERGER) & (columns["merger_ratio"] > 0),
             (kind == MERGER) | (kind == IRREGULAR),
-            (kind == DISK) & (columns["q_disk"] < _EDGE_ON_Q),
+            (kind == DISK) & (columns["q_disk"] < EDGE_ON_Q),
             (kind == DISK) & (columns["n_arms"] > 0),
         ],
         [_MERGING, _DISTURBED, _edge_on(columns), _spiral(columns, columns["bar_length"] > 0)],
@@ -121,7 +124,7 @@ def morph_visible(
         Number in `GALAXY10`.
     """
     kind, size, q = columns["morphology"], columns["re_disk"], columns["q_disk"]
-    scale = size / _SCALE_LENGTHS
+    scale = size / SCALE_LENGTHS
     # Light of the disk over the noise in the ellipse of two half-light radii.
     sigma = 10.0 ** (0.4 * (22.5 - depth)) / 5  # of a point source, over 4 pi (FWHM / 2.355)^2
     beams = np.maximum(4 * q * size**2 / (4 * (fwhm / 2.355) ** 2), 1.0)
@@ -131,7 +134,7 @@ def morph_visible(
     bar = (columns["bar_length"] > 1.5 * fwhm) & (q > 0.4)
     bar &= columns["bar_strength"] * signal > 5
     apparent = apparent_axis_ratio(columns, fwhm)
-    edge_on = (kind == DISK) & (q < _EDGE_ON_Q) & (scale > 1.3 * fwhm) & (signal > 10)
+    edge_on = (kind == DISK) & (q < EDGE_ON_Q) & (scale > 1.3 * fwhm) & (signal > 10)
     edge_on &= _blurred(q, size, fwhm) < 0.4
     whole = flux_r / (sigma * np.sqrt(beams))
     pair = (columns["merger_ratio"] > 1 / 6) & (columns["merger_separation"] > fwhm)

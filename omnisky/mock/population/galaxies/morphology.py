@@ -9,11 +9,20 @@ from omnisky.mock.population.cosmology import C_KM_S, comoving_mpc, kpc_per_arcs
 from omnisky.mock.population.draws import Draws, pick
 from omnisky.mock.population.galaxies.physics import MASS_SCALE
 
-__all__ = ["DISK", "ELLIPTICAL", "IRREGULAR", "MERGER", "lenses", "shapes"]
+__all__ = [
+    "DISK",
+    "EDGE_ON_Q",
+    "ELLIPTICAL",
+    "IRREGULAR",
+    "MERGER",
+    "SCALE_LENGTHS",
+    "lenses",
+    "shapes",
+]
 
 ELLIPTICAL, DISK, IRREGULAR, MERGER = 0, 1, 2, 3
-_SCALE_LENGTHS = 1.678  # half-light radius of an exponential disk in scale lengths
-_EDGE_ON_Q = 0.30
+SCALE_LENGTHS = 1.678  # half-light radius of an exponential disk in scale lengths
+EDGE_ON_Q = 0.30  # axis ratio below which a disk counts as edge-on
 
 Columns = dict[str, np.ndarray]
 
@@ -146,13 +155,13 @@ def _bars(draws: Draws, physical: Columns, columns: Columns) -> Columns:
     (n_length,) = draws.normal("bar", 1)
     log_mass = physical["log_mass"] - MASS_SCALE
     disk = columns["morphology"] == DISK
-    scale = columns["re_disk"] / _SCALE_LENGTHS
+    scale = columns["re_disk"] / SCALE_LENGTHS
     barred = disk & (u_bar < 0.12 + 0.26 / (1 + np.exp(-(log_mass - 9.9) / 0.3)))
     length = 1.3 * scale * 10.0 ** (0.14 * n_length)
     strength = 0.06 + 0.22 * u_strength
     ringed = disk & (u_ring < np.where(barred, 0.22, 0.08)) & (log_mass > 9.7)
     radius = np.where(barred & (u_where < 0.7), length, (1.6 + 1.2 * u_where) * scale)
-    edge_on = disk & (columns["q_disk"] < _EDGE_ON_Q) & ~physical["quiescent"]
+    edge_on = disk & (columns["q_disk"] < EDGE_ON_Q) & ~physical["quiescent"]
     depth = np.where(edge_on, (0.4 + 1.6 * u_lane) * np.clip(log_mass - 8.8, 0.0, 2.0), 0.0)
     return {
         "bar_length": np.where(barred, length, 0.0),

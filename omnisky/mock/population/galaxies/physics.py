@@ -180,6 +180,8 @@ def _history(draws: Draws, log_mass, quiescent, lit: Columns) -> Columns:
     age = (1 - fraction) * mass_weighted_age(start, tau) + fraction * burst_age
     log_ssfr = instant + np.log10(1 - fraction) + _wander(log_mass, quiescent, recent, u_recent)
     log_sfr = log_ssfr + log_mass + MASS_SCALE
+    # The last 10 Myr cannot form more than the last 100.
+    burstiness = np.minimum((0.27 + 0.08 * np.clip(10 - log_mass, 0, 2)) * jitter, 0.97)
     return {
         "sfh_start": start,
         "sfh_tau": tau,
@@ -189,7 +191,7 @@ def _history(draws: Draws, log_mass, quiescent, lit: Columns) -> Columns:
         "log_ssfr": log_ssfr,
         "log_sfr": log_sfr,
         # Short bursts move lines against the continuum (0.25 dex; Weisz et al. 2012 for dwarfs).
-        "sfr_10": 10.0 ** (log_sfr + (0.27 + 0.08 * np.clip(10 - log_mass, 0, 2)) * jitter),
+        "sfr_10": 10.0 ** (log_sfr + burstiness),
     }
 
 
@@ -265,6 +267,6 @@ def _nuclei(draws: Draws, columns: Columns) -> Columns:
     narrow = np.where(quiescent, 0.02, 0.07) * massive
     broad = np.where(quiescent, 0.003, 0.012) * massive
     agn = np.select([u < broad, u < broad + narrow, u < broad + narrow + liner], [3, 2, 1], 0)
-    mean = np.choose(agn, [0.0, 38.9, 40.1, 40.9]) + 0.2 * (log_mass - 10.8)
-    level = mean + np.choose(agn, [0.0, 0.35, 0.55, 0.5]) * normal
+    mean = np.choose(agn, [0.0, 39.0, 40.3, 41.0]) + 0.2 * (log_mass - 10.8)
+    level = mean + np.choose(agn, [0.0, 0.4, 0.6, 0.6]) * normal
     return {"agn": agn, "log_l_agn": np.where(agn > 0, level, np.nan)}

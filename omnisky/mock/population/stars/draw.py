@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from omnisky.mock.population.config import UniverseConfig
+from omnisky.mock.population.cosmology import C_KM_S
 from omnisky.mock.population.draws import Draws
 from omnisky.mock.population.stars.pool import (
     COMPONENTS,
@@ -16,15 +17,12 @@ from omnisky.mock.population.stars.pool import (
     galactic,
     pool,
     rotate,
-    stage_of,
-    white_dwarf,
 )
 
 __all__ = ["star_density", "stars"]
 
 Columns = dict[str, np.ndarray]
 
-_C_KM_S = 299792.458
 _KM_S_PER_MAS_PC = 4.74047e-3  # km / s of 1 mas / yr at 1 pc
 _SUN_KM_S = (11.1, 12.24, 7.25)  # Schoenrich, Binney & Dehnen (2010)
 _TYPICAL_EBV = 0.04
@@ -83,7 +81,7 @@ def stars(config: UniverseConfig, draws: Draws, place: Columns) -> Columns:
     high = np.abs(distance * galactic(place["ra"], place["dec"])[2])
     # A layer of dust with a scale height of 125 pc (Marshall et al. 2006).
     columns["a_v_star"] = 3.1 * place["ebv"] * -np.expm1(-high / 125.0)
-    columns["redshift"] = columns["rv"] / _C_KM_S
+    columns["redshift"] = columns["rv"] / C_KM_S
     return columns
 
 
@@ -114,6 +112,8 @@ def _blend(table, name: str, low: tuple, part: tuple) -> np.ndarray:
 
 def _evolved(draws: Draws, component, at, u) -> Columns:
     """Return the state of stars within their cells of age, metallicity and evolution."""
+    from omnisky.mock.sed.isochrones import stage_of
+
     table = _table()
     dead = at[2] < 0
     age, feh, eep = (np.where(dead, 0, values) for values in at)
@@ -145,12 +145,14 @@ def _between(values: np.ndarray, low: np.ndarray, part: np.ndarray) -> np.ndarra
 
 def _white_dwarfs(draws: Draws, component, cell, u) -> Columns:
     """Return the state of white dwarfs, of 0.60 +- 0.09 solar masses (Kepler et al. 2007)."""
+    from omnisky.mock.sed.isochrones import white_dwarf
+
     (normal,) = draws.normal("white dwarf", 1)
     edges = cooling_edges()
     cell = np.minimum(cell, len(edges) - 2)
     cooling = edges[cell] * (1 - u) + edges[cell + 1] * u
     mass = np.clip(0.60 + 0.09 * normal, 0.45, 1.1)
-    log_l, log_t, log_g = white_dwarf(cooling, mass)
+    log_t, log_g, log_l = white_dwarf(cooling, mass)
     initial = np.clip((mass - 0.394) / 0.109, 0.8, 7.0)  # Kalirai et al. (2008), eq. 1
     return {
         "teff": np.minimum(10.0**log_t, 60000.0),

@@ -17,7 +17,6 @@ __all__ = ["COMPONENTS", "Component", "StarPool", "galactic", "pool"]
 GAIA_AB_MINUS_VEGA = {"gaia_g": 0.1136, "gaia_bp": 0.0155, "gaia_rp": 0.3561}
 SUN_PC, SUN_HEIGHT_PC = 8200.0, 20.0
 _BRIGHTEST_G = 10.0  # brighter stars saturate everywhere; they are drawn as holes (see places)
-_TURNED_OFF_EEP = 436
 _WHITE_DWARF_COOLING_GYR = np.geomspace(0.03, 9.0, 41)
 
 
@@ -218,39 +217,19 @@ def _kroupa_below(mass: np.ndarray) -> np.ndarray:
 
 def _white_dwarf_cells(component: int) -> tuple[np.ndarray, ...]:
     """Return cells of white dwarfs: 4.5e-3 per pc^3 near the Sun (Hollands et al. 2018)."""
+    from omnisky.mock.sed.isochrones import white_dwarf
+
     cooling = 0.5 * (_WHITE_DWARF_COOLING_GYR[1:] + _WHITE_DWARF_COOLING_GYR[:-1])
     n = len(cooling)
     share = np.diff(_WHITE_DWARF_COOLING_GYR) / _WHITE_DWARF_COOLING_GYR[-1]
     weight = 4.5e-3 * (0.8, 0.2)[component] * share
-    log_l, log_t, log_g = white_dwarf(cooling, np.full(n, 0.6))
+    log_t, log_g, log_l = white_dwarf(cooling, np.full(n, 0.6))
     m_g = _absolute_g(10.0**log_t, log_g, np.zeros(n), log_l)
     index = np.arange(n)
     nothing = np.full(n, -1)
     return np.full(n, component), index, nothing, nothing, weight, m_g
 
 
-def white_dwarf(
-    cooling_gyr: np.ndarray, mass: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return log L / Lsun, log Teff / K and log g of carbon-oxygen white dwarfs.
-
-    Luminosities after Mestel's law (Mestel 1952; as in Shapiro & Teukolsky 1983, eq. 4.3.8:
-    L = 5.7e-5 (t / 1.2 Gyr)^-7/5 for 0.6 solar masses); radii from Nauenberg (1972).
-    """
-    log_l = -3.0 - 1.4 * np.log10(cooling_gyr / 1.0) + np.log10(mass / 0.6)
-    log_l = np.minimum(log_l, 0.5)
-    m = mass / 1.44
-    radius = 0.01125 * np.sqrt(m ** (-2 / 3) - m ** (2 / 3))
-    log_t = 0.25 * (log_l - 2 * np.log10(radius)) + np.log10(5772.0)
-    log_g = 4.438 + np.log10(mass) - 2 * np.log10(radius)
-    return log_l, log_t, log_g
-
-
 def cooling_edges() -> np.ndarray:
     """Return the edges of the cells of cooling age, Gyr."""
     return _WHITE_DWARF_COOLING_GYR
-
-
-def stage_of(eep: np.ndarray) -> np.ndarray:
-    """Return 0 dwarf, 1 subgiant, 2 giant or 3 horizontal branch of points of the isochrones."""
-    return np.select([eep < _TURNED_OFF_EEP, eep < 490, eep < 1291, eep < 1990], [0, 1, 2, 3], 2)
