@@ -109,7 +109,8 @@ def draw_gallery(universe: Universe, folder: Path, *, most: int = _MOST) -> list
         figure = sheet(universe, truth, fluxes, most)
         if figure is None:
             continue
-        figure.text(0.5, 0.003, f"mock: invented by omnisky, seed {seed}", ha="center", size=9)
+        # A label of the whole figure: the layout leaves room for it.
+        figure.supxlabel(f"mock: invented by omnisky, seed {seed}", size=9)
         path = Path(folder) / f"mock-{name}.png"
         figure.savefig(path, dpi=100, metadata={"Title": f"mock {name}", "Source": "omnisky mock"})
         written.append(path)
@@ -144,7 +145,7 @@ def _images(
             channels = "zrg" if name == "legacysurvey" else "irg"
             instrument = model.instrument
             for i in row.tolist():
-                seen = model.render(truth[i : i + 1], fluxes[i], maps=False)
+                seen = model.render(truth[i : i + 1], fluxes[i], size=universe.size, maps=False)
                 scale = instrument.pixel_scale_arcsec
                 tiles.append(rgb(seen.flux, instrument.bands, scale, channels=channels))
                 labels.append(f"{int(truth['object_id'][i])} {name}")
@@ -167,7 +168,7 @@ def _masks(universe: Any, truth: Truth, fluxes: np.ndarray, most: int) -> Figure
     scale = model.instrument.pixel_scale_arcsec
     tiles, labels = [], []
     for i in chosen.tolist():
-        seen = model.render(truth[i : i + 1], fluxes[i])
+        seen = model.render(truth[i : i + 1], fluxes[i], size=universe.size)
         image = rgb(seen.flux, model.instrument.bands, scale)
         shown = [seen.segmentation, seen.arm_mask, seen.bar_mask]
         if any(plane is None for plane in shown):

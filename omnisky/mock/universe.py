@@ -129,14 +129,18 @@ class Universe:
     @property
     def numbers(self) -> np.ndarray:
         """Numbers of the objects, shape (object,)."""
-        return np.asarray(self._numbers, dtype=np.int64)
+        return self._at(np.arange(len(self)))
+
+    def _at(self, rows: np.ndarray) -> np.ndarray:
+        # Without an array of all numbers, of which there may be a billion.
+        return rows if isinstance(self._numbers, range) else self._numbers[rows]
 
     def __getitem__(self, index) -> Universe:
         """Return a universe of some of the objects: by a slice, integers or a boolean array."""
         rows = self._rows(index)
         part = object.__new__(Universe)
         part.__dict__.update(self.__dict__)
-        part._numbers = self.numbers[rows]
+        part._numbers = self._at(rows)
         if self._held is not None:
             part._held = self._held[0][rows], self._held[1][rows]
         return part
@@ -170,7 +174,7 @@ class Universe:
     def _drawn(self, rows: np.ndarray) -> tuple[Truth, np.ndarray]:
         """Return truth and fluxes of some objects."""
         if self._held is None:
-            return draw_with_fluxes(self.config, self.numbers[rows])
+            return draw_with_fluxes(self.config, self._at(rows))
         return self._held[0][rows], self._held[1][rows]
 
     @property
@@ -306,16 +310,11 @@ class Universe:
         ValueError
             If the survey is unknown, none of the objects is in it, or a modality is not its own.
         """
-        wanted = self._wanted(survey, modalities)
-        return _observed(self.native(survey, index, heavy=_HEAVY[survey] in wanted), wanted)
-
-    @staticmethod
-    def _wanted(survey: str, modalities: Iterable[str] | None) -> tuple[str, ...]:
         known = modalities_of(survey)
         wanted = tuple(known if modalities is None else modalities)
         if unknown := [name for name in wanted if name not in known]:
             raise ValueError(f"{survey} has no modality {', '.join(unknown)}; it has {known}")
-        return wanted
+        return _observed(self.native(survey, index, heavy=_HEAVY[survey] in wanted), wanted)
 
     def observe_one(self, i: int) -> dict[str, SkyObjects]:
         """Return what each survey has of one object, by survey."""

@@ -1,5 +1,6 @@
 """`omnisky mock` writes files and stores that open, resumes, and says what is wrong in one line."""
 
+import gzip
 import json
 import resource
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 import omnisky
 from omnisky.cli.sky.progress import unfinished
@@ -48,6 +50,13 @@ def test_files_say_that_they_are_mock(sky):
         n=30, config=omnisky.mock.UniverseConfig(seed=4, area_deg2=0.02)
     )
     assert np.array_equal(np.asarray(truth["ra"]), np.asarray(universe.truth["ra"]))
+    for path in sky.rglob("*.fits*"):
+        assert fits.getval(path, "MOCK", 0) is True
+        assert fits.getval(path, "ORIGIN", 1) == "omnisky mock"
+    tables = list(sky.rglob("*.csv.gz"))
+    assert len(tables) >= 2
+    for path in tables:
+        assert "MOCK: true, ORIGIN: omnisky mock" in gzip.decompress(path.read_bytes()).decode()
     # Whole or not at all: no traces of writing.
     assert not list(sky.rglob(".writing*"))
 
@@ -179,6 +188,23 @@ def test_stopped_stores_go_on(run, tmp_path, monkeypatch):
     assert run(*line)[0] == 0
     assert set(made) == {"gaia"}
     assert [p.name for p in tmp_path.iterdir()] == ["sky"]
+
+
+@pytest.mark.parametrize("option", ["--out", "--store"])
+def test_a_survey_without_objects_is_said_before_anything_is_written(run, tmp_path, option):
+    from omnisky.mock import Universe, UniverseConfig
+
+    def without(seed):
+        truth = Universe(n=2, config=UniverseConfig(seed=seed, area_deg2=0.02)).truth
+        return truth["in_legacysurvey"].any() and not truth["in_gaia"].any()
+
+    seed = next(filter(without, range(50)))
+    some = ["--objects", "2", "--seed", str(seed), "--area-deg2", "0.02"]
+    surveys = ["--surveys", "legacysurvey,gaia"]
+    code, printed, error = run("mock", *some, *surveys, option, tmp_path / "sky")
+    assert (code, printed) == (2, "")
+    assert "none of the 2 objects is in gaia" in error
+    assert not list(tmp_path.iterdir())
 
 
 BAD = [

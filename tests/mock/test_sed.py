@@ -414,6 +414,16 @@ def test_sources_have_the_wanted_flux_and_are_blue(model):
     assert g_r[0] < 0.6 < float(colour(model, truth, "decam_g", "decam_r")[0])
 
 
+@pytest.mark.parametrize("agn", [2, 3])
+def test_nuclei_have_what_they_add_to_the_bulge(model, agn):
+    quiet = changed(galaxy(0.1, 10.8, -11.0, 0.3), agn=0)
+    assert np.all(model.nucleus_fluxes(quiet) == 0)
+    active = changed(quiet, agn=agn, log_l_agn=41.5)
+    added = model.fluxes(active) - model.fluxes(quiet)
+    assert model.nucleus_fluxes(active) == pytest.approx(added[:, 0], rel=1e-4)
+    assert np.all(added[:, 1:] == 0)
+
+
 def test_quick_magnitudes_are_close(model):
     rng = np.random.default_rng(0)
     n = 200

@@ -62,12 +62,13 @@ def write_stores(
     try:
         with waiting("Drawing the population"):
             universe.hold()
+        # All before the first store, for a survey may have none of the objects.
+        sources = {survey: _sources(universe, survey) for survey in surveys}
         for survey in surveys:
             if (work / survey).exists():
                 continue  # done before the command was stopped
-            sources = _sources(universe, survey)
             write(
-                sources,
+                sources[survey],
                 work / survey,
                 on_error="raise",
                 told=told,
@@ -124,6 +125,7 @@ def _sources(universe: Universe, survey: str) -> list[Source]:
     from omnisky.data.store import Source
 
     there = np.flatnonzero(_members(universe, survey))
+    numbers = universe.numbers
     if not len(there):
         raise ValueError(
             f"none of the {len(universe)} objects is in {survey}; ask for more --objects, another "
@@ -132,7 +134,7 @@ def _sources(universe: Universe, survey: str) -> list[Source]:
     sources = []
     for start in range(0, len(there), _TASK):
         rows = there[start : start + _TASK]
-        name = f"mock {survey}, objects {universe.numbers[rows[0]]} to {universe.numbers[rows[-1]]}"
+        name = f"mock {survey}, objects {numbers[rows[0]]} to {numbers[rows[-1]]}"
         sources.append(Source(name=name, read=partial(_read, universe[rows], survey)))
     if count := universe.n_spurious(survey):
         read = partial(_read_spurious, universe[there[:1]], survey, count)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from omnisky.mock import seeds
 from omnisky.mock.images.instruments import Conditions, Instrument
 
 __all__ = ["NO_ARTEFACTS", "Artefacts", "Damage"]
@@ -30,6 +29,9 @@ class Artefacts:
         An edge beyond which fewer exposures were added: noisier in one band.
     oversubtraction : float
         Sky taken too high where a galaxy fills the frame.
+    sky_residual : float
+        Sky taken slightly too high in each band, for faint sources count as sky: by 0 to 0.14 of
+        the noise of a pixel, as the corners of real cut-outs show.
     missing : float
         A strip without data in one band.
     correlation : float
@@ -47,6 +49,7 @@ class Artefacts:
     satellite: float = 0.012
     chip_gap: float = 0.10
     oversubtraction: float = 0.8
+    sky_residual: float = 1.0
     missing: float = 0.006
     correlation: float = 1.0
 
@@ -60,7 +63,8 @@ class Artefacts:
                 )
 
 
-NO_ARTEFACTS = Artefacts(**{field.name: 0.0 for field in fields(Artefacts)})
+_NAMES = tuple(field.name for field in fields(Artefacts))
+NO_ARTEFACTS = Artefacts(**dict.fromkeys(_NAMES, 0.0))
 
 
 class Damage:
@@ -70,29 +74,35 @@ class Damage:
     ----------
     artefacts : Artefacts
         How likely each is.
-    key : (int, int)
-        Seed and number of the object.
+    chance : array, shape (NUMBERS,)
+        Uniform numbers.
     instrument : Instrument
         The survey.
 
     Attributes
     ----------
+    NUMBERS : int
+        Uniform numbers that it takes.
     flags : set of str
         Names of the artefacts that struck.
     """
 
-    def __init__(self, artefacts: Artefacts, key: tuple[int, int], instrument: Instrument) -> None:
+    NUMBERS = len(_NAMES) + 32
+
+    def __init__(self, artefacts: Artefacts, chance: np.ndarray, instrument: Instrument) -> None:
         self._instrument = instrument
-        purpose = f"images/{instrument.name}/artefacts"
-        names = [field.name for field in fields(Artefacts)]
-        (u,) = seeds.uniforms(key[0], np.array([key[1]]), purpose, len(names) + 24)
-        self._hit = {n: u[k] < getattr(artefacts, n) for k, n in enumerate(names)}
-        self._u = u[len(names) :]
+        self._hit = {n: u < getattr(artefacts, n) for n, u in zip(_NAMES, chance, strict=False)}
+        self._u = chance[len(_NAMES) :]
         self.flags: set[str] = set()
 
     def hit(self, name: str) -> bool:
         """Tell whether an artefact is switched on in this image."""
         return bool(self._hit[name])
+
+    def saturates(self, scene: np.ndarray) -> bool:
+        """Tell whether any pixel of a scene (band, y, x) is beyond the full well."""
+        peaks = scene.max(axis=(1, 2))
+        return self.hit("saturation") and bool((peaks > self._instrument.saturation).any())
 
     def degrade(self, variance: np.ndarray) -> None:
         """Raise the variance beyond the edge of a chip, in place."""
@@ -109,7 +119,12 @@ class Damage:
         self.flags.add("chip_gap")
 
     def subtract_sky(self, flux: np.ndarray, conditions: Conditions) -> None:
-        """Take light of a galaxy that fills the frame for sky, in place."""
+        """Take the sky too high: slightly, and where a galaxy fills the frame, in place."""
+        if self.hit("sky_residual"):
+            bands = len(flux)
+            level = 0.14 * self._u[24 : 24 + bands] * np.array(conditions.sigma)
+            flux -= level.astype(np.float32)[:, None, None]
+            self.flags.add("sky_residual")
         if not self.hit("oversubtraction"):
             return
         low = np.sort(flux[:, 4::12, 4::12].reshape(len(flux), -1), axis=1)
@@ -120,19 +135,19 @@ class Damage:
             flux -= (share * low)[:, None, None]
             self.flags.add("oversubtraction")
 
-    def strike(self, flux: np.ndarray, scene: np.ndarray, mask: np.ndarray) -> None:
+    def strike(self, flux: np.ndarray, scene: np.ndarray | None, mask: np.ndarray) -> None:
         """Saturate, bleed, and add tracks, trails and strips without data, in place.
 
         Parameters
         ----------
         flux : array of float32, shape (band, y, x)
             Noisy image, nmgy.
-        scene : array of float32, shape (band, y, x)
-            Without noise.
+        scene : array of float32, shape (band, y, x), or None
+            Without noise; not needed where nothing saturates.
         mask : array of bool, shape (band, y, x)
             True where a pixel is good.
         """
-        if self.hit("saturation"):
+        if scene is not None and self.saturates(scene):
             self._saturate(flux, scene, mask)
         if self.hit("cosmic_ray"):
             self._cosmic_ray(flux, mask)

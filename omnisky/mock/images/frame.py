@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from omnisky.mock.images.faint import faint_stamps
 from omnisky.mock.images.instruments import Conditions, Instrument
 from omnisky.mock.images.light import Grid
 from omnisky.mock.images.psf import Psf, see, stamp_size
@@ -18,8 +19,8 @@ _EDGE = 0.1
 _SEEN = 1.0
 # Peak brightness of a diffraction spike a pixel, over the flux of the star.
 _SPIKE = 3e-5
-# Sides of the windows of faint sources.
-_WINDOWS = (15, 27, 45, 61)
+# Peak brightness of a spike, in units of the noise of a pixel, from which it is drawn.
+_SPIKE_SEEN = 1.2
 
 
 class Frame:
@@ -97,10 +98,24 @@ class Frame:
 
     def add_point(self, fluxes: np.ndarray, at: tuple[float, float]) -> None:
         """Add a point source of fluxes (band,) at pixel x, y."""
-        # The wings of the brightest stars fill a frame from outside.
         size = point_size(fluxes, self.conditions, self.instrument, 3 * self.largest)
+        if size > self.largest:
+            self._add_wide(fluxes, at)
+            return
         grid, corner = self.grid(at, size)
         self.add(see(self.conditions.psfs, grid, fluxes=fluxes[None], smooth=[None]), corner)
+
+    def _add_wide(self, fluxes: np.ndarray, at: tuple[float, float]) -> None:
+        """Add a star whose wings fill the frame: not integrated over pixels, but all of it."""
+        scale = self.instrument.pixel_scale_arcsec
+        pixels = np.arange(self.size)
+        across = ((pixels - at[0]) * scale).astype(np.float32)[None, :]
+        up = ((pixels - at[1]) * scale).astype(np.float32)[:, None]
+        stamp = np.empty_like(self.flux)
+        for band, psf in enumerate(self.conditions.psfs):
+            area = np.float32(float(fluxes[band]) * scale**2)
+            np.multiply(psf.image(across, up), area, out=stamp[band])
+        self.add(stamp, (0, 0))
 
     @property
     def largest(self) -> int:
@@ -125,7 +140,7 @@ class Frame:
                 mask[low:top, left:right] = stamp[low - y : top - y, left - x : right - x]
         return mask
 
-    def add_spikes(self, fluxes: np.ndarray, at: tuple[float, float]) -> None:
+    def add_spikes(self, fluxes: np.ndarray, at: tuple[float, float]) -> bool:
         """Add the diffraction spikes of a bright star, which vanes make along the diagonals.
 
         Parameters
@@ -134,16 +149,21 @@ class Frame:
             Fluxes of the star.
         at : (float, float)
             Pixel x, y.
+
+        Returns
+        -------
+        bool
+            Whether it is bright enough, and near enough to the frame, to have any.
         """
         bright = max(f / s for f, s in zip(fluxes.tolist(), self.conditions.sigma, strict=True))
-        if bright * _SPIKE < 1.2:
-            return
+        if bright * _SPIKE < _SPIKE_SEEN:
+            return False
         # As far as spikes stand out of the noise.
         far = 10 * np.sqrt(bright * _SPIKE / _EDGE)
         left, low = max(0, int(at[0] - far)), max(0, int(at[1] - far))
         right, top = min(self.size, int(at[0] + far) + 1), min(self.size, int(at[1] + far) + 1)
         if right <= left or top <= low:
-            return
+            return False
         x = np.arange(left, right, dtype=np.float32) - np.float32(at[0])
         y = (np.arange(low, top, dtype=np.float32) - np.float32(at[1]))[:, None]
         c = np.float32(np.sqrt(0.5))
@@ -155,6 +175,7 @@ class Frame:
         self.flux[:, low:top, left:right] += (fluxes * _SPIKE).astype(np.float32)[
             :, None, None
         ] * light
+        return True
 
     def add_faint(
         self, fluxes: np.ndarray, x: np.ndarray, y: np.ndarray, shapes: np.ndarray
@@ -170,67 +191,24 @@ class Frame:
         shapes : array, shape (source, 3)
             Half-light radius (pixels), axis ratio and position angle (degrees).
         """
-        scale = self.instrument.pixel_scale_arcsec
-        widths = np.array([psf.fwhm_arcsec for psf in self.conditions.psfs]) / scale
-        brightest = (fluxes / np.array(self.conditions.sigma)).max(axis=1)
-        alpha = np.hypot(widths.max() / 1.02, shapes[:, 0] / 0.643)
-        # Half-width at which r^-6 wings fall below the noise.
-        half = alpha * (brightest * 2 / (np.pi * alpha**2) / (2 * _EDGE)) ** (1 / 6)
-        window = np.minimum(np.searchsorted(_WINDOWS, 2 * half + 1), len(_WINDOWS) - 1)
-        peak = fluxes[:, self.reference] * 2 / (np.pi * alpha**2 * shapes[:, 1])
-        faint = peak < _SEEN * self.conditions.sigma[self.reference]
-        for number, side in enumerate(_WINDOWS):
-            chosen = window == number
-            if chosen.any():
-                form = (shapes[chosen], widths, side)
-                stamps, corners = _moffats(fluxes[chosen], x[chosen], y[chosen], form)
-                below = faint[chosen].tolist()
-                for k, (left, low) in enumerate(corners.tolist()):
-                    self.add(stamps[k], (left, low), faint=below[k])
+        if not len(fluxes):
+            return
+        widths = np.array([psf.fwhm_arcsec for psf in self.conditions.psfs])
+        widths /= self.instrument.pixel_scale_arcsec
+        level = 2 * _EDGE * np.array(self.conditions.sigma)
+        seen = _SEEN * self.conditions.sigma[self.reference]
+        for _, corners, stamps in faint_stamps(fluxes, (x, y), shapes, widths, level):
+            side = stamps.shape[-1]
+            middle = stamps[:, self.reference, side // 2, side // 2]
+            below = (middle < seen).tolist()
+            for k, (left, low) in enumerate(corners.tolist()):
+                self.add(stamps[k], (left, low), faint=below[k])
 
 
 def place(at: tuple[float, float], size: int) -> tuple[tuple[int, int], tuple[float, float]]:
     """Return the corner of a stamp about a pixel position, and the position in the stamp."""
     x, y = int(np.floor(at[0] + 0.5)) - size // 2, int(np.floor(at[1] + 0.5)) - size // 2
     return (x, y), (at[0] - x, at[1] - y)
-
-
-def _moffats(
-    fluxes: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    form: tuple[np.ndarray, np.ndarray, int],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return stamps (source, band, y, x) of elliptical Moffat functions, and their corners."""
-    shapes, widths, side = form
-    corner_x, corner_y = (
-        np.rint(x).astype(np.int64) - side // 2,
-        np.rint(y).astype(np.int64) - side // 2,
-    )
-    steps = np.arange(side)
-    dx = (corner_x - x)[:, None] + steps
-    dy = (corner_y - y)[:, None] + steps
-    # FWHM = 1.02 alpha, half-light radius = 0.643 alpha, for exponent 3.
-    major = (widths / 1.0196) ** 2 + ((shapes[:, 0] / 0.643) ** 2)[:, None]
-    minor = (widths / 1.0196) ** 2 + ((shapes[:, 0] * shapes[:, 1] / 0.643) ** 2)[:, None]
-    pa = np.radians(shapes[:, 2])[:, None]
-    s, c = np.sin(pa), np.cos(pa)
-    # Along the major axis: -x sin(pa) + y cos(pa), for east is to the left.
-    xx, yy = s * s / major + c * c / minor, c * c / major + s * s / minor
-    xy = 2 * s * c * (1 / minor - 1 / major)
-    peak = fluxes * 2 / (np.pi * np.sqrt(major * minor))
-    # The cube root of the peak goes into the sum before its third power is taken.
-    root = peak ** (-1 / 3)
-    f = np.float32
-    ax = (root[:, :, None] * (xx[:, :, None] * (dx * dx)[:, None] + 1)).astype(f)[:, :, None, :]
-    ay = (root[:, :, None] * yy[:, :, None] * (dy * dy)[:, None]).astype(f)[:, :, :, None]
-    cross = (root * xy).astype(f)[:, :, None, None] * dy.astype(f)[:, None, :, None]
-    total = cross * dx.astype(f)[:, None, None, :]
-    total += ax
-    total += ay
-    cube = total * total
-    cube *= total
-    return np.reciprocal(cube, out=cube), np.stack([corner_x, corner_y], axis=1)
 
 
 def point_size(

@@ -23,10 +23,7 @@ __all__ = ["ImageModel", "StampResult"]
 # Flux over the noise of a pixel below which neighbours are left out: a point source at 2.3 sigma.
 _FAINTEST = 16.0
 # Flux over the noise of a pixel from which neighbours are drawn like objects.
-_BRIGHT_STAR, _BRIGHT_GALAXY = 5000.0, 1500.0
-# Colours of a blue, star-forming source, where no fluxes of the lensed source are given; nmgy in
-# griz(y) over nmgy in r.
-_BLUE = {"g": 0.85, "r": 1.0, "i": 1.12, "z": 1.2, "y": 1.25}
+_BRIGHT_STAR, _BRIGHT_GALAXY = 10000.0, 1500.0
 
 
 class Seeded(Protocol):
@@ -59,7 +56,7 @@ class StampResult:
         noise in r and the brightest.
     arm_mask, bar_mask : array of bool, shape (y, x), or None
         Where arms and bar of the object are; nowhere if it has none.
-    noiseless : array of float32, shape (band, y, x)
+    noiseless : array of float32, shape (band, y, x), or None
         Light of all sources through the PSF, nmgy.
     flags : tuple of str
         Artefacts in the image.
@@ -73,7 +70,7 @@ class StampResult:
     segmentation: np.ndarray | None
     arm_mask: np.ndarray | None
     bar_mask: np.ndarray | None
-    noiseless: np.ndarray
+    noiseless: np.ndarray | None
     flags: tuple[str, ...] = field(default=())
 
 
@@ -129,7 +126,8 @@ class ImageModel:
         truth : Truth
             The object: a truth table of length 1.
         fluxes : array, shape (3, SED band)
-            Fluxes of its components (bulge, disk, young) in `omnisky.mock.sed.BANDS`, nmgy.
+            Fluxes of its components (bulge, disk, young) in `omnisky.mock.sed.BANDS`, nmgy. Light
+            of an active nucleus, which is in the first, is shown as a point.
         size : int
             Side of the image in pixels.
         noise : bool
@@ -138,11 +136,12 @@ class ImageModel:
             Position of the object in x and y relative to the centre of the image, pixels: where it
             lies in the pixels of the survey's mosaic. Without it, somewhere in the middle pixel.
         source_fluxes : array, shape (SED band,), optional
-            Unlensed fluxes of the source behind a lens. Without them it is blue.
+            Unlensed fluxes of the source behind a lens; those of the SED model by default.
         neighbours : bool
             Whether to draw other sources.
         maps : bool
-            Whether to make segmentation and masks of arms and bar.
+            Whether to make segmentation and masks of arms and bar, and to keep the image without
+            noise.
 
         Raises
         ------
@@ -153,23 +152,29 @@ class ImageModel:
         number = int(truth["object_id"][0])
         ra, dec = float(truth["ra"][0]), float(truth["dec"][0])
         seen = conditions_at(self.seed, self.instrument, ra, dec)
-        purpose = f"images/{self.instrument.name}/place"
-        (place,) = seeds.uniforms(self.seed, np.array([number]), purpose, 2)
-        shift = place - 0.5 if offset is None else np.asarray(offset, dtype=np.float64)
+        purpose = f"images/{self.instrument.name}/exposure"
+        (chance,) = seeds.uniforms(self.seed, np.array([number]), purpose, 6 + Damage.NUMBERS)
+        shift = chance[:2] - 0.5 if offset is None else np.asarray(offset, dtype=np.float64)
         middle = (size - 1) / 2
         at = (middle + float(shift[0]), middle + float(shift[1]))
         frame = Frame(self.instrument, seen, size, at, maps)
-        damage = Damage(self.artefacts, (self.seed, number), self.instrument)
+        damage = Damage(self.artefacts, chance[6:], self.instrument)
+        spikes = noise and damage.hit("spikes")
         arm_mask, bar_mask = self._object(frame, truth, fluxes, source_fluxes)
+        spiked = False
+        if spikes and truth["kind"][0] != GALAXY:
+            spiked = frame.add_spikes(fluxes.sum(axis=0), frame.at)
         if neighbours:
-            self._neighbours(frame, number, spikes=noise and damage.hit("spikes"))
+            spiked |= self._neighbours(frame, number, spikes=spikes)
+        if spiked:
+            damage.flags.add("spikes")
         return StampResult(
             psf_fwhm=np.array([p.fwhm_arcsec for p in seen.psfs], dtype=np.float32),
             offset=shift.astype(np.float32),
             segmentation=frame.segmentation,
             arm_mask=arm_mask,
             bar_mask=bar_mask,
-            **self._observe(frame, damage if noise else None, number),
+            **self._observe(frame, damage if noise else None, bit_generator(chance[2:6])),
         )
 
     def _check(self, truth: Truth, fluxes: np.ndarray, size: int) -> np.ndarray:
@@ -214,18 +219,29 @@ class ImageModel:
         source = None
         if float(truth["lens_theta_e"][0]) > 0:
             source = self._source(truth, source_fluxes)
+        fluxes = self._with_nucleus(truth, fluxes)
         masks = paint_galaxy(frame, frame.at, shape, fluxes, (self.seed, number), source=source)
         if shape.morphology == MERGER and float(truth["merger_ratio"][0]) > 0:
-            self._companion(frame, truth, shape, fluxes)
+            self._companion(frame, truth, shape, fluxes[:3])
         return masks
+
+    def _with_nucleus(self, truth: Truth, fluxes: np.ndarray) -> np.ndarray:
+        """Return fluxes with the light of an active nucleus, a point, as a fourth component."""
+        if truth["agn"][0] < 2:
+            return fluxes
+        from omnisky.mock.sed import SedModel
+
+        light = SedModel.load().nucleus_fluxes(truth)[0, self._columns]
+        nucleus = np.minimum(light, fluxes[0])
+        return np.vstack([fluxes[:1] - nucleus, fluxes[1:], nucleus[None]])
 
     def _source(self, truth: Truth, source_fluxes: np.ndarray | None):
         """Return what draws a lensed source on a grid, and its fluxes (band,)."""
         if source_fluxes is None:
-            blue = np.array([_BLUE[band] for band in self.instrument.bands])
-            found = float(truth["source_flux_r"][0]) * blue
-        else:
-            found = np.asarray(source_fluxes, dtype=np.float64)[self._columns]
+            from omnisky.mock.sed import SedModel
+
+            source_fluxes = SedModel.load().source_fluxes(truth)[0]
+        found = np.asarray(source_fluxes, dtype=np.float64)[self._columns]
         return (lambda grid: draw_source(truth, grid)), found
 
     def _companion(self, frame: Frame, truth: Truth, shape: Shape, fluxes: np.ndarray) -> None:
@@ -257,8 +273,8 @@ class ImageModel:
         at = frame.pixel(away * np.sin(angle), away * np.cos(angle))
         paint_galaxy(frame, at, other, mix, (self.seed, number), knots="images/companion/knots")
 
-    def _neighbours(self, frame: Frame, number: int, *, spikes: bool) -> None:
-        """Add other sources."""
+    def _neighbours(self, frame: Frame, number: int, *, spikes: bool) -> bool:
+        """Add other sources; tell whether one of them has spikes."""
         scale = self.instrument.pixel_scale_arcsec
         found = around(self.seed, number, frame.size * scale / 2)
         columns = [COLOUR_BANDS.index(band) for band in self.instrument.bands]
@@ -278,26 +294,30 @@ class ImageModel:
         faint = near & ~bright
         shapes = np.stack([np.where(found.star, 0, found.re / scale), found.q, found.pa], axis=1)
         frame.add_faint(fluxes[faint], x[faint], y[faint], shapes[faint])
+        spiked = False
         for k in np.flatnonzero(bright).tolist():
-            self._bright(frame, found.only(np.array([k])), fluxes[k], (number, k, spikes))
+            one = found.only(np.array([k]))
+            spiked |= self._bright(frame, one, fluxes[k], (number, k, spikes))
+        return spiked
 
     def _bright(
         self, frame: Frame, source: Sources, fluxes: np.ndarray, key: tuple[int, int, bool]
-    ) -> None:
-        """Add one bright neighbour, drawn like an object."""
+    ) -> bool:
+        """Add one bright neighbour, drawn like an object; tell whether it has spikes."""
         number, k, spikes = key
         at = frame.pixel(float(source.east[0]), float(source.north[0]))
         if source.star[0]:
             frame.add_point(fluxes, at)
-            if spikes:
-                frame.add_spikes(fluxes, at)
-            return
+            return spikes and frame.add_spikes(fluxes, at)
         (detail,) = seeds.uniforms(self.seed, np.array([number]), f"images/neighbour/{k}", 64)
         paint_galaxy(
             frame, at, _any_galaxy(source, detail), _split(source, fluxes), (0, 0), knots=""
         )
+        return False
 
-    def _observe(self, frame: Frame, damage: Damage | None, number: int) -> dict[str, Any]:
+    def _observe(
+        self, frame: Frame, damage: Damage | None, bits: np.random.BitGenerator
+    ) -> dict[str, Any]:
         """Add noise and artefacts; return the fields of the result that they make."""
         seen: Conditions = frame.conditions
         scene = frame.flux
@@ -313,20 +333,24 @@ class ImageModel:
         if damage is None:
             np.reciprocal(ivar, out=ivar)
             return {"flux": scene, "ivar": ivar, "mask": mask, "noiseless": scene, "flags": ()}
+        if shift:
+            damage.flags.add("correlation")
         damage.degrade(ivar)
-        bits = bit_generator(self.seed, number, f"images/{self.instrument.name}/noise")
-        flux = np.empty_like(scene)
+        # In place, unless the scene is still needed.
+        kept = frame.maps or damage.saturates(scene)
+        flux = np.empty_like(scene) if kept else scene
         for band in range(len(scene)):
             noise = correlated_normals(bits, scene.shape[1:], shift)
             noise *= np.sqrt(ivar[band])
             np.add(scene[band], noise, out=flux[band])
             np.reciprocal(ivar[band], out=ivar[band])
         damage.subtract_sky(flux, seen)
-        damage.strike(flux, scene, mask)
+        damage.strike(flux, scene if kept else None, mask)
         if not mask.all():
             ivar *= mask
         flags = tuple(sorted(damage.flags))
-        return {"flux": flux, "ivar": ivar, "mask": mask, "noiseless": scene, "flags": flags}
+        noiseless = scene if frame.maps else None
+        return {"flux": flux, "ivar": ivar, "mask": mask, "noiseless": noiseless, "flags": flags}
 
 
 def _columns(instrument: Instrument) -> list[int]:

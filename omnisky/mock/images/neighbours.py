@@ -219,7 +219,8 @@ def around(seed: int, object_id: int, half_arcsec: float) -> Sources:
     return _around(seed, object_id, reach[0], reach[1])
 
 
-@lru_cache(maxsize=32)
+# More than are made at a time before the other instrument has its turn; 5 kB each.
+@lru_cache(maxsize=256)
 def _around(seed: int, object_id: int, far: int, bright: int) -> Sources:
     """Draw sources up to so many cells away; kept, for the other instrument sees the same."""
     # Large-scale structure makes counts scatter by more than Poisson's law; stars follow latitude.

@@ -7,8 +7,6 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import ndtri
 
-from omnisky.mock import seeds
-
 __all__ = ["bit_generator", "correlated_normals", "smoothed"]
 
 
@@ -66,10 +64,9 @@ def smoothed(shift: float) -> float:
     return shift**2 + (1 - shift) ** 2
 
 
-def bit_generator(seed: int, object_id: int, purpose: str) -> np.random.BitGenerator:
-    """Return a fast source of bits that is a function of seed, object and purpose.
+def bit_generator(chance: np.ndarray) -> np.random.BitGenerator:
+    """Return a fast source of bits that starts from four uniform numbers of an object.
 
-    SFC64 is twice as fast as Philox; it starts from numbers of the object's own stream.
+    SFC64 is twice as fast as Philox.
     """
-    start = seeds.uniforms(seed, np.array([object_id]), purpose, 4)[0]
-    return np.random.SFC64((start * 2.0**32).astype(np.uint32))
+    return np.random.SFC64((chance * 2.0**32).astype(np.uint32))

@@ -16,7 +16,7 @@ __all__ = ["paint_galaxy"]
 # Attenuation over that in V at the effective wavelengths of g, r, i, z, y, for R_V = 3.1; Cardelli,
 # Clayton & Mathis (1989), eqs. 2 and 3.
 _DUST = {"g": 1.19, "r": 0.86, "i": 0.66, "z": 0.48, "y": 0.43}
-_EDGE = 0.1
+_EDGE = 0.15
 
 Source = tuple[Callable[[Grid], np.ndarray], np.ndarray]
 
@@ -41,9 +41,9 @@ def paint_galaxy(
         Pixel x, y.
     shape : Shape
         What it looks like.
-    fluxes : array, shape (3, band)
+    fluxes : array, shape (3, band) or (4, band)
         Fluxes of bulge, disk and young light as observed: dust changes where light comes from, not
-        how much.
+        how much. A fourth is of a point in the middle, which no dust dims further.
     key : (int, int)
         Seed and number of the object.
     source : (callable, array of shape (band,)), optional
@@ -119,7 +119,7 @@ def _in_bands(
     frame: Frame, grid: Grid, light: Light, fluxes: np.ndarray
 ) -> tuple[np.ndarray | None, np.ndarray, list[np.ndarray | None]]:
     """Return light in pixels (band, y, x), and fluxes (part, band) and transforms of the rest."""
-    planes = None if light.planes is None else _dimmed(frame, light.planes, light.dust, fluxes)
+    planes = None if light.planes is None else _dimmed(frame, light.planes, light.dust, fluxes[:3])
     parts, transforms = [], []
     for components, share, profile in light.smooth:
         flux = share * fluxes[list(components)].sum(axis=0)
@@ -132,6 +132,11 @@ def _in_bands(
             planes = added if planes is None else np.add(planes, added, out=planes)
         parts.append(flux)
         transforms.append(profile.transform(grid, split))
+    for point in fluxes[3:]:
+        parts.append(point)
+        transforms.append(None)
+    if planes is None and not parts:  # no light at all
+        planes = np.zeros((len(frame.instrument.bands), grid.size, grid.size), dtype=np.float32)
     return planes, np.array(parts), transforms
 
 

@@ -44,7 +44,7 @@ class Psf:
             across * across * (1 - self.e1) + up * up * (1 + self.e1) - 2 * self.e2 * across * up
         )
         core = _moffat(stretched, self.fwhm_arcsec, self.beta)
-        core *= np.sqrt(1 - self.e1**2 - self.e2**2)
+        core *= float(np.sqrt(1 - self.e1**2 - self.e2**2))
         if not self.wing:
             return core
         wing = _moffat(across * across + up * up, 3 * self.fwhm_arcsec, 1.5)
@@ -53,7 +53,7 @@ class Psf:
 
 def _moffat(r2: np.ndarray, fwhm: float, beta: float) -> np.ndarray:
     alpha2 = fwhm**2 / (4 * (2 ** (1 / beta) - 1))
-    return (beta - 1) / (np.pi * alpha2) * (1 + r2 / alpha2) ** -beta
+    return (beta - 1) / (float(np.pi) * alpha2) * (1 + r2 * (1 / alpha2)) ** -beta
 
 
 def stamp_size(wanted: float, largest: int) -> int:

@@ -139,9 +139,14 @@ def _spread(canvas: Canvas, compact: bytes, cards: str) -> bytes:
     header = {k: v for k, v in header.items() if k not in ("THEAP", "CHECKSUM", "DATASUM")}
     if "EXTNAME " in cards:
         del header["EXTNAME"]
-    text = "".join(f"{key:8s}= {value!s:>20s}".ljust(80) for key, value in header.items())
+    text = "".join(_card(key, str(value)) for key, value in header.items())
     top = padded((text + cards + f"{'END':80s}").encode("ascii"), b" ")
     return top + padded(drawn[which].tobytes() + bytes(heap))
+
+
+def _card(key: str, value: str) -> str:
+    """Return a card in the fixed format: text begins in column 11, numbers end in column 30."""
+    return (f"{key:8s}= {value}" if value.startswith("'") else f"{key:8s}= {value:>20s}").ljust(80)
 
 
 def _parted(extension: bytes) -> tuple[dict[str, Any], bytes]:

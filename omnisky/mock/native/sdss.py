@@ -22,7 +22,8 @@ __all__ = ["FIBERS", "Spectra", "fibers", "file_name", "objects", "rows", "speco
 FIBERS = 640
 _FIRST_PLATE, _FIRST_MJD, _RUN2D = 266, 51602, 26
 _FLUX_UNIT = "1E-17 erg/cm^2/s/Ang"
-
+# By this specutils knows a spec file.
+_TELESCOPE = {"TELESCOP": "SDSS 2.5-M"}
 
 _PIXELS = {"flux": "f4", "loglam": "f4", "ivar": "f4", "and_mask": "i4", "or_mask": "i4"}
 _PIXELS |= {"wdisp": "f4", "sky": "f4"}
@@ -177,7 +178,7 @@ def write(
     for i in range(len(columns["PLATE"])):
         row = {key: values[i : i + 1] for key, values in columns.items()}
         place = {key: int(row[key][0]) for key in ("PLATE", "MJD", "FIBERID")}
-        head = primary(seed, **place, BUNIT=_FLUX_UNIT, VACUUM=True)
+        head = primary(seed, **_TELESCOPE, **place, BUNIT=_FLUX_UNIT, VACUUM=True)
         pixels = table(spectra.tables[i], seed, name="COADD")
         about = table(row, seed, name="SPECOBJ")
         path = folder / f"{place['PLATE']:04d}" / file_name(columns, i)

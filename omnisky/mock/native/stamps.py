@@ -207,17 +207,9 @@ def rendered(
     mask = np.empty(shape, dtype=bool)
     psf = np.empty(shape[:2])
     bad: list[np.ndarray | None] = [None] * len(truth)
-    sources = _lensed(truth)
     for i in range(len(truth)):
         x, y = place.true_offset[i].tolist()
-        result = model.render(
-            truth[i : i + 1],
-            fluxes[i],
-            size=size,
-            offset=(x, y),
-            source_fluxes=sources.get(i),
-            maps=False,
-        )
+        result = model.render(truth[i : i + 1], fluxes[i], size=size, offset=(x, y), maps=False)
         flux[i], ivar[i], mask[i], psf[i] = result.flux, result.ivar, result.mask, result.psf_fwhm
         if not result.mask.all():
             wrong = ~result.mask
@@ -235,18 +227,6 @@ def rendered(
         pixel_scale_arcsec=model.instrument.pixel_scale_arcsec,
         bad=tuple(bad),
     )
-
-
-def _lensed(truth: Truth) -> dict[int, np.ndarray]:
-    """Return the fluxes of lensed sources by position of the lens."""
-    from omnisky.mock.sed import SedModel
-    from omnisky.mock.truth import GALAXY
-
-    lenses = np.flatnonzero((truth["kind"] == GALAXY) & (truth["lens_theta_e"] > 0))
-    if not len(lenses):
-        return {}
-    light = SedModel.load().source_fluxes(truth[lenses])
-    return dict(zip(lenses.tolist(), light, strict=True))
 
 
 def draw(stamps: Stamps, canvas: Canvas, planes: Callable[[int], Mapping[str, np.ndarray]]) -> None:

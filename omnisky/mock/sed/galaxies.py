@@ -88,6 +88,13 @@ def coarse_light(truth) -> np.ndarray:
     return light
 
 
+def nuclear_light(truth) -> np.ndarray:
+    """Return what `coarse_light` has of active nuclei in the bulge, (object, pixel); all active."""
+    light = _nucleus(truth, COARSE.wavelength)
+    _deposit(light, line_light(truth)[1] / SOLAR_LUMINOSITY)
+    return light
+
+
 @cache
 def _widths() -> np.ndarray:
     return COARSE.width.astype(np.float32)

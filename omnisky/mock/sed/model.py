@@ -170,6 +170,28 @@ class SedModel:
             flux = flux + lines_on(rest, centres, power, total)
         return flux * scale
 
+    def nucleus_fluxes(self, truth: Truth) -> np.ndarray:
+        """Return fluxes of Seyfert nuclei, which `fluxes` counts among the bulge.
+
+        Parameters
+        ----------
+        truth : Truth
+            Objects; those without such a nucleus give zero.
+
+        Returns
+        -------
+        array of float64, shape (object, band)
+            Nanomaggies, Galactic extinction applied.
+        """
+        result = np.zeros((len(truth), len(BANDS)))
+        # One at a time: the product with the bands then has one shape.
+        for i in np.flatnonzero(truth["agn"] >= 2).tolist():
+            one = truth[i : i + 1]
+            seen = _shifted(galaxies.nuclear_light(one)[:, None], one["redshift"])[0]
+            seen *= _dimming(one)[:, None] * np.exp(_e_b_v(one)[:, None] * self._extinction)
+            result[i] = (seen @ self._matrix)[0]
+        return result
+
     def source_fluxes(self, truth: Truth) -> np.ndarray:
         """Return fluxes of lensed sources: blue star-forming galaxies at `source_redshift`.
 
