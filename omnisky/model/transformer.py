@@ -290,6 +290,7 @@ class Transformer(nn.Module):
     def set_dropout(self, rate: float) -> None:
         """Leave out this share of what each part of each block says, in training mode only."""
         for block in (*self.encoder, *self.decoder):
+            assert isinstance(block, (EncoderBlock, DecoderBlock))
             block.dropout = rate
 
     def hidden_matrices(self) -> set[str]:

@@ -113,6 +113,19 @@ def test_nothing_is_truncated(star_model, tokens):
 
 
 @torch.no_grad()
+def test_dropout_acts_in_training_alone(star_model, tokens):
+    network = star_model.network
+    network.set_dropout(0.5)
+    try:
+        assert torch.equal(network.encode(tokens)[0], network.encode(tokens)[0])
+        network.train()
+        assert not torch.equal(network.encode(tokens)[0], network.encode(tokens)[0])
+    finally:
+        network.eval()
+        network.set_dropout(0.0)
+
+
+@torch.no_grad()
 def test_answers_are_the_moments_of_what_is_predicted(star_model, tokens):
     network, given = star_model.network, tokens.select("gaia_xp", "gaia_bp")
     assert "gaia_xp" not in network.can_ask([])
