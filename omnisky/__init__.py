@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omnisky import mock
     from omnisky.adapt import Embedder, FineTunedModel
     from omnisky.codecs import Tokenizer, Tokens
     from omnisky.data import datasets
@@ -44,6 +45,7 @@ __all__ = [
     "Tokens",
     "datasets",
     "match",
+    "mock",
     "observations_from_table",
     "open",
     "read_table",
@@ -82,6 +84,8 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 def __getattr__(name: str) -> Any:
     if name == "datasets":
         return import_module("omnisky.data.datasets")
+    if name == "mock":
+        return import_module("omnisky.mock")
     if name in _HOME:
         home, _, other = _HOME[name].partition(":")
         return getattr(import_module(home), other or name)

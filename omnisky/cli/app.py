@@ -19,6 +19,10 @@ COMMANDS = {
         "omnisky.cli.quickstart:quickstart",
         "Show the whole chain on real stars.",
     ),
+    "mock": (
+        "omnisky.cli.mock.command:mock",
+        "Make an invented sky: survey files, sky stores or a gallery.",
+    ),
     "ingest": ("omnisky.cli.sky.ingest:ingest", "Read survey files into a sky store."),
     "match": ("omnisky.cli.sky.match:match", "Match the objects of sky stores by position."),
     "cutout": ("omnisky.cli.sky.cutout:cutout", "Cut out images at the positions of a table."),

@@ -7,7 +7,7 @@ steps of 1e-4; each file holds a part of it, so they are placed on the grid of t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from omnisky.surveys.survey import (
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
 
-__all__ = ["SDSS", "SELECTIONS", "read"]
+__all__ = ["SDSS", "SELECTIONS", "Spec", "objects_of", "read", "spec_of"]
 
 _YORK = "2000AJ....120.1579Y"
 _BOSS = "2013AJ....145...10D"
@@ -138,8 +138,20 @@ _MORE += ("PSFFLUX_IVAR", "CMODELFLUX_IVAR")
 
 
 @dataclass
-class _Spec:
-    """One object of one file, on the common grid."""
+class Spec:
+    """Hold one object of one file, on the common grid.
+
+    Parameters
+    ----------
+    object_id : str
+        SPECOBJID.
+    light : dict of str to float
+        Position, redshift and the like, by lower-case name.
+    fluxes : dict of str to (array, array)
+        Photometry: ugriz fluxes and inverse variances.
+    flux, ivar, mask, lsf : array, shape (pixel,)
+        The spectrum; its line-spread function in nm.
+    """
 
     object_id: str
     light: dict[str, float]
@@ -198,12 +210,12 @@ def read(
         columns = {key: np.array([spec.light[key] for spec in batch]) for key in shared}
         kept = chosen(columns, len(batch))
         if kept.any():
-            yield _sky_objects([spec for spec, keep in zip(batch, kept, strict=True) if keep])
+            yield objects_of([spec for spec, keep in zip(batch, kept, strict=True) if keep])
 
 
 def _specs(
     paths: Iterable[str | os.PathLike], problems: Problems, bad_flags: int
-) -> Iterator[_Spec]:
+) -> Iterator[Spec]:
     for path in paths:
         spec = None
         with problems.whole_file(path), open_fits(path, lazy=True) as opened:
@@ -212,7 +224,7 @@ def _specs(
             yield spec
 
 
-def _read_one(opened: HDUList, path: str, bad_flags: int) -> _Spec:
+def _read_one(opened: HDUList, path: str, bad_flags: int) -> Spec:
     cards = header_of(opened, 0)
     if cards.get("VACUUM", True) is not True:
         raise ValueError(
@@ -224,6 +236,33 @@ def _read_one(opened: HDUList, path: str, bad_flags: int) -> _Spec:
     about = table_of(opened, 2, _FACTS, optional=_MORE)
     if len(about["Z"]) != 1:
         raise ValueError(f"{path}, HDU 2: expected one row; found {len(about['Z'])}")
+    return spec_of(pixels, about, path, bad_flags)
+
+
+def spec_of(
+    pixels: Mapping[str, np.ndarray],
+    about: Mapping[str, np.ndarray],
+    path: str,
+    bad_flags: int = 0xFFFFFFFF,
+) -> Spec:
+    """Place the two tables of one object on the common grid.
+
+    Parameters
+    ----------
+    pixels : mapping of str to array, shape (pixel,)
+        Columns flux, loglam, ivar, and_mask and, where known, wdisp.
+    about : mapping of str to array, shape (1,) or (1, 5)
+        Columns of the object in upper case.
+    path : str
+        Where they are from, for messages.
+    bad_flags : int
+        As in `read`.
+
+    Raises
+    ------
+    ValueError
+        If the spectrum is off the grid, or identifier or position cannot be used.
+    """
     part = log_pixels(_SPECTRUM, pixels["loglam"], path)
     flux, ivar, mask, lsf = (np.zeros(len(_SPECTRUM.wavelength), dtype=t) for t in "ff?f")
     good = (pixels["ivar"] > 0) & np.isfinite(pixels["ivar"]) & np.isfinite(pixels["flux"])
@@ -234,7 +273,7 @@ def _read_one(opened: HDUList, path: str, bad_flags: int) -> _Spec:
     lsf[part] = width * 1e-4 * np.log(10) * _SPECTRUM.wavelength[part]
     light, fluxes = _facts(about, path)
     name = str(about["SPECOBJID"][0])
-    return _Spec(name, light, fluxes, flux, ivar, mask, lsf)
+    return Spec(name, light, fluxes, flux, ivar, mask, lsf)
 
 
 def _facts(
@@ -269,7 +308,9 @@ def _facts(
     return light, fluxes
 
 
-def _sky_objects(specs: list[_Spec]) -> SkyObjects:
+def objects_of(specs: Sequence[Spec]) -> SkyObjects:
+    """Make typed objects of some spectra."""
+
     def column(key: str) -> np.ndarray:
         return np.array([spec.light[key] for spec in specs])
 

@@ -14,6 +14,7 @@ _STORE = "--profile --codec --margin-arcsec"
 _WHERE = "--workers --scheduler"
 OPTIONS = {
     "quickstart": None,
+    "mock": f"--objects --seed --area-deg2 --out --store --surveys {_STORE} {_WHERE}",
     "ingest": "--out --catalog --cutouts --selection --on-error --dataset --images --size --bands "
     "--missing-bands --without-image --trusted --redshifts --coefficients --labels --ra --dec "
     f"--keep --column --id --resample {_STORE} {_WHERE}",

@@ -94,6 +94,18 @@ def test_own_spectra_example_runs(desk, mini):
     assert (desk / "runs" / "from-python" / "config.json").is_file()
 
 
+@pytest.mark.slow
+def test_mock_example_runs():
+    names: dict = {}
+    for block in blocks(ROOT / "docs/how-to/mock-universe.md", "python"):
+        exec(block, names)
+    assert names["truth"].meta["MOCK"] is True
+    assert names["images"].observations["legacysurvey_image"].present.all()
+    assert set(names["spectra"].observations) == {"desi_spectrum", "desi_z"}
+    assert len(names["everything"]) == 4
+    assert 0.9 < names["right_pairs"] <= 1
+
+
 def test_add_a_survey_example_is_python():
     for block in blocks(ROOT / "docs/how-to/add-a-survey.md", "python"):
         compile(block, "add-a-survey", "exec")

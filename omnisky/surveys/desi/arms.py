@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from omnisky.surveys.fits import checked, columns_of, header_of, image_of, table
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
 
-__all__ = ["Arms", "Columns", "grid_pixels", "line_width"]
+__all__ = ["Arm", "Arms", "Columns", "grid_pixels", "line_width", "merged"]
 
 _CAMERAS = ("B", "R", "Z", "BRZ")
 _PREFIX = "TARGET"
@@ -60,12 +61,71 @@ def line_width(resolution: np.ndarray) -> np.ndarray:
     """
     half = resolution.shape[1] // 2
     offset = np.arange(half, half - resolution.shape[1], -1, dtype=np.float64)
-    weight = np.nan_to_num(resolution.astype(np.float64), posinf=0.0, neginf=0.0)
-    total, first, second = (np.einsum("odp,d->op", weight, offset**k) for k in range(3))
-    known = total > 0
-    total = np.where(known, total, 1.0)
-    variance = second / total - (first / total) ** 2
-    return np.sqrt(np.where(known, variance, 0.0).clip(0))
+    powers = np.stack([offset**k for k in range(3)])
+    widths = np.empty((len(resolution), resolution.shape[2]))
+    # Object by object: what one needs stays in the cache.
+    for i, matrix in enumerate(resolution):
+        weight = matrix.astype(np.float64)
+        if not np.isfinite(weight).all():
+            weight = np.nan_to_num(weight, posinf=0.0, neginf=0.0)
+        total, first, second = powers @ weight
+        known = total > 0
+        total = np.where(known, total, 1.0)
+        variance = second / total - (first / total) ** 2
+        widths[i] = np.sqrt(np.where(known, variance, 0.0).clip(0))
+    return widths
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Hold one arm of some spectra, as a coadd stores it.
+
+    Parameters
+    ----------
+    part : slice
+        Pixels of DESI's grid that it fills.
+    flux, ivar, mask : array, shape (object, pixel)
+        Flux, inverse variance, and a mask in which a set bit is a fault.
+    resolution : array, shape (object, diagonal, pixel), optional
+        Diagonals of the resolution matrices.
+    """
+
+    part: slice
+    flux: np.ndarray
+    ivar: np.ndarray
+    mask: np.ndarray
+    resolution: np.ndarray | None = None
+
+
+def merged(arms: Iterable[Arm]) -> Spectrum:
+    """Merge arms on the common grid, without resampling.
+
+    Where arms overlap, fluxes are weighted by inverse variance and so are the variances of the
+    line-spread functions. Pixels of a missing arm are masked.
+
+    Parameters
+    ----------
+    arms : iterable of Arm
+        The arms of the same objects; at least one.
+    """
+    total = weight = spread = np.zeros(0)
+    sharp = False
+    for number, arm in enumerate(arms):
+        if not number:
+            shape = (len(arm.flux), len(SPECTRUM.wavelength))
+            total, weight, spread = (np.zeros(shape) for _ in range(3))
+        good = (arm.mask == 0) & np.isfinite(arm.flux) & np.isfinite(arm.ivar) & (arm.ivar > 0)
+        given = np.where(good, arm.ivar, 0.0).astype(np.float64)
+        total[:, arm.part] += given * np.where(good, arm.flux, 0.0)
+        weight[:, arm.part] += given
+        if arm.resolution is not None:
+            sharp = True
+            spread[:, arm.part] += given * line_width(arm.resolution) ** 2
+    mask = weight > 0
+    safe = np.where(mask, weight, 1.0)
+    step_nm = (SPECTRUM.wavelength_nm or (0.0, 1.0, 0))[1]
+    lsf = np.sqrt(spread / safe) * step_nm if sharp else None
+    return Spectrum(total / safe, weight, mask, SPECTRUM.wavelength, lsf)
 
 
 @dataclass(frozen=True)
@@ -144,27 +204,18 @@ class Arms:
         Where arms overlap, fluxes are weighted by inverse variance and so are the variances of
         the line-spread functions. Pixels of a missing arm are masked.
         """
-        count = rows.stop - rows.start
-        shape = (count, len(SPECTRUM.wavelength))
-        total, weight, spread = (np.zeros(shape) for _ in range(3))
-        for arm in self._arms:
-            flux, ivar, mask = (
-                image_of(self._opened, f"{arm.camera}_{part}", rows=rows)
-                for part in ("FLUX", "IVAR", "MASK")
-            )
-            # A set bit is a fault here.
-            good = (mask == 0) & np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
-            given = np.where(good, ivar, 0.0).astype(np.float64)
-            total[:, arm.part] += given * np.where(good, flux, 0.0)
-            weight[:, arm.part] += given
-            if arm.resolution:
-                sharp = image_of(self._opened, f"{arm.camera}_RESOLUTION", rows=rows)
-                spread[:, arm.part] += given * line_width(sharp) ** 2
-        mask = weight > 0
-        safe = np.where(mask, weight, 1.0)
-        step_nm = (SPECTRUM.wavelength_nm or (0.0, 1.0, 0))[1]
-        lsf = np.sqrt(spread / safe) * step_nm if any(a.resolution for a in self._arms) else None
-        return Spectrum(total / safe, weight, mask, SPECTRUM.wavelength, lsf)
+        return merged(self._read(arm, rows) for arm in self._arms)
+
+    def _read(self, arm: _Arm, rows: slice) -> Arm:
+        """Return one arm of consecutive objects."""
+        flux, ivar, mask = (
+            image_of(self._opened, f"{arm.camera}_{part}", rows=rows)
+            for part in ("FLUX", "IVAR", "MASK")
+        )
+        sharp = None
+        if arm.resolution:
+            sharp = image_of(self._opened, f"{arm.camera}_RESOLUTION", rows=rows)
+        return Arm(arm.part, flux, ivar, mask, sharp)
 
 
 class Columns:

@@ -27,7 +27,7 @@ from omnisky.surveys.survey import Problems, Selection, scalar_of
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
 
-__all__ = ["read"]
+__all__ = ["objects_of", "read"]
 
 _PLACE = ("TARGETID", "TARGET_RA", "TARGET_DEC")
 _FACTS = ("OBJTYPE", "COADD_FIBERSTATUS", "PMRA", "PMDEC", "REF_EPOCH", "EBV", "MORPHTYPE")
@@ -135,7 +135,7 @@ def _read_one(
         inside = rows[(rows >= part.start) & (rows < part.stop)]
         if inside.size:
             spectrum = spectra.read(part)[inside - part.start]
-            yield _sky_objects({n: v[inside] for n, v in facts.items()}, spectrum)
+            yield objects_of({n: v[inside] for n, v in facts.items()}, spectrum)
 
 
 def _facts(opened: HDUList, extension: str, *, placed: bool = True) -> dict[str, np.ndarray]:
@@ -181,7 +181,17 @@ def _joined(
     }
 
 
-def _sky_objects(facts: Mapping[str, np.ndarray], spectrum: Spectrum) -> SkyObjects:
+def objects_of(facts: Mapping[str, np.ndarray], spectrum: Spectrum) -> SkyObjects:
+    """Make typed objects of rows of a fibre map with their redshifts.
+
+    Parameters
+    ----------
+    facts : mapping of str to array, shape (object,)
+        Columns of fibre map and redshift table, in upper case; TARGETID, TARGET_RA and TARGET_DEC
+        must be there.
+    spectrum : Spectrum
+        Merged spectra of the same objects.
+    """
     absent = np.full(len(spectrum), np.nan)
     measured: dict[str, Scalar | Spectrum] = {SPECTRUM.name: spectrum}
     measured[Z.name] = scalar_of(Z, facts.get("Z", absent), error=facts.get("ZERR", absent))

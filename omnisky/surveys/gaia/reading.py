@@ -20,7 +20,7 @@ from omnisky.surveys.gaia.declarations import COEFFICIENTS, MAGNITUDES, PARALLAX
 from omnisky.surveys.survey import Problems, Selection, scalar_of
 from omnisky.surveys.text import Kind
 
-__all__ = ["read"]
+__all__ = ["objects_of", "read"]
 
 _PLACE: dict[str, Kind] = {"source_id": "int", "ra": "float", "dec": "float"}
 _FACTS: dict[str, Kind] = {
@@ -146,7 +146,7 @@ def _read_one(
             own_spectra = _matched(np.asarray(table["source_id"]), spectra)
         if kept.any():
             table = {name: values[kept] for name, values in table.items()}
-            yield _sky_objects(table, own_spectra[kept])
+            yield objects_of(table, own_spectra[kept])
 
 
 def _matched(source_id: np.ndarray, spectra: XpCoefficients | None) -> Coefficients:
@@ -161,7 +161,16 @@ def _matched(source_id: np.ndarray, spectra: XpCoefficients | None) -> Coefficie
     return Coefficients(found.value, found.ivar, found.mask & there[:, None])
 
 
-def _sky_objects(table: Mapping[str, np.ndarray], spectra: Coefficients) -> SkyObjects:
+def objects_of(table: Mapping[str, np.ndarray], spectra: Coefficients) -> SkyObjects:
+    """Make typed objects of rows of a source table.
+
+    Parameters
+    ----------
+    table : mapping of str to array, shape (object,)
+        Columns of the archive, in lower case; source_id, ra and dec must be there.
+    spectra : Coefficients
+        XP coefficients of the same objects.
+    """
     absent = np.full(len(spectra), np.nan)
 
     def column(name: str) -> np.ndarray:

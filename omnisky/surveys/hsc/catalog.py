@@ -12,7 +12,7 @@ from omnisky.surveys.catalog import CatalogFormat, Columns, stream
 from omnisky.surveys.hsc.declarations import BANDS, HSC
 from omnisky.surveys.survey import Problems, Selection, scalar_of
 
-__all__ = ["SELECTIONS", "extended", "read"]
+__all__ = ["FORMAT", "SELECTIONS", "extended", "read"]
 
 _FWHM_OF_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _MOMENTS = ("11", "22", "12")
@@ -111,7 +111,7 @@ def read(
         If a file is damaged or not such a table, or a row has a problem and `problems` raises.
     """
     return stream(
-        _FORMAT,
+        FORMAT,
         paths,
         selection=Selection.choose(selection, SELECTIONS),
         problems=problems,
@@ -170,7 +170,7 @@ _VALUES = tuple(
         *(f"{b}_sdssshape_psf_shape{m}" for m in _MOMENTS),
     )
 )
-_FORMAT = CatalogFormat(
+FORMAT = CatalogFormat(
     required=("object_id", "ra", "dec"),
     optional=(*_VALUES, *(f"{name}_isnull" for name in _VALUES), "isprimary"),
     ra="ra",

@@ -12,7 +12,7 @@ from omnisky.surveys.catalog import CatalogFormat, Columns, stream
 from omnisky.surveys.legacysurvey.declarations import BANDS, LEGACYSURVEY, WISE_BANDS
 from omnisky.surveys.survey import Problems, Selection, scalar_of
 
-__all__ = ["SELECTIONS", "TYPES", "extended", "read"]
+__all__ = ["FORMAT", "SELECTIONS", "TYPES", "extended", "read"]
 
 TYPES = {"PSF": 1, "REX": 2, "EXP": 3, "DEV": 4, "SER": 5, "DUP": 6, "COMP": 7, "SIMP": 8}
 _POINTLIKE = ("PSF", "DUP")
@@ -123,7 +123,7 @@ def read(
     """
     chosen = Selection.choose(selection, SELECTIONS)
     return stream(
-        _FORMAT,
+        FORMAT,
         paths,
         selection=chosen,
         problems=problems,
@@ -236,7 +236,7 @@ def _epoch(columns: Columns, count: int) -> Scalar:
     return Scalar(years, mask=years > 0)
 
 
-_FORMAT = CatalogFormat(
+FORMAT = CatalogFormat(
     required=("RELEASE", "BRICKID", "OBJID", "RA", "DEC"),
     optional=(
         "TYPE",

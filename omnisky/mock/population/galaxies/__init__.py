@@ -1,0 +1,1 @@
+"""Galaxies: which there are, their physics, shapes and classes."""

@@ -1,0 +1,1 @@
+"""Stars: which there are along a line of sight, their states and motions."""
