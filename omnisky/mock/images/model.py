@@ -52,8 +52,7 @@ class StampResult:
     offset : array of float32, shape (2,)
         Position of the object in x and y relative to the centre of the image, pixels.
     segmentation : array of int16, shape (y, x), or None
-        0 sky, 1 the object, from 2 its neighbours, where a source is as bright as the
-        noise in r and the brightest.
+        0 sky, 1 the object, from 2 its neighbours, where brightest and above the noise in r.
     arm_mask, bar_mask : array of bool, shape (y, x), or None
         Where arms and bar of the object are; nowhere if it has none.
     noiseless : array of float32, shape (band, y, x), or None
