@@ -11,14 +11,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FORMAT_VERSION", "CheckpointError", "read_folder", "sha256_of", "write_folder"]
+__all__ = [
+    "FORMAT_VERSION",
+    "CheckpointError",
+    "read_folder",
+    "sha256_of",
+    "whole_folder",
+    "write_folder",
+]
 
 FORMAT_VERSION = 1
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -72,27 +80,41 @@ def write_folder(
     folder = Path(folder)
     if folder.exists() and not overwrite:
         raise FileExistsError(f"{folder} exists; choose another name or allow overwriting")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     try:
-        head = {"omnisky_format": FORMAT_VERSION, "kind": kind}
-        (work / _CONFIG).write_text(json.dumps({**head, **config}, indent=1) + "\n")
-        # Written by ourselves: safetensors would report a full disk as an error of its own kind.
-        # Cloned: tensors that share memory are refused.
-        contents = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-        (work / _WEIGHTS).write_bytes(save(contents))
-        if extra is not None:
-            extra(work)
-        work.chmod(0o755)
-        _swap(work, folder)
+        with whole_folder(folder) as work:
+            head = {"omnisky_format": FORMAT_VERSION, "kind": kind}
+            (work / _CONFIG).write_text(json.dumps({**head, **config}, indent=1) + "\n")
+            # Written by ourselves: safetensors would report a full disk as an error of its kind.
+            # Cloned: tensors that share memory are refused.
+            contents = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+            (work / _WEIGHTS).write_bytes(save(contents))
+            if extra is not None:
+                extra(work)
     except OSError as error:
         raise OSError(
             f"could not write {folder}: {error}. Nothing was changed; free some space or choose "
             "another folder"
         ) from error
+    return folder
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder to fill, which becomes the one named if all goes well and is gone if not.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the contents shall be; one that is there is replaced at the end.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    try:
+        yield work
+        work.chmod(0o755)
+        _swap(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return folder
 
 
 def _swap(work: Path, folder: Path) -> None:

@@ -34,6 +34,7 @@ from omnisky.bench.methods import ADAPTATIONS, BASELINES, method
 from omnisky.bench.stars import STARS
 from omnisky.bench.task import Task
 from omnisky.data import datasets
+from omnisky.modalities import Observations
 
 __all__ = ["cells", "run", "score"]
 
@@ -172,12 +173,12 @@ def _run_group(task: Task, group: list[Cell], folder: Path) -> None:
     start = time.perf_counter()
     estimator.fit(train.observations.select(*task.inputs[fitted_on]), train.targets(*task.targets))
     fit_seconds = time.perf_counter() - start
-    _calibrate(task, estimator, data["calibration"], task.inputs[fitted_on])
+    if hasattr(estimator, "calibrate"):
+        # On stars nobody trained on: a base that was pretrained with the labels of train stars errs
+        # less on them than on new ones. Predictions do not change.
+        estimator.calibrate(*_seen(task, data["calibration"], fitted_on))
     for cell in group:
-        observations = test.observations.select(*task.inputs[cell.inputs])
-        # A star without any of these inputs is nobody's to predict.
-        seen = np.any([m.present for m in observations.values()], axis=0)
-        observations, truth = observations[seen], test[seen].targets(*task.targets)
+        observations, truth = _seen(task, test, cell.inputs)
         start = time.perf_counter()
         predicted = estimator.predict(observations)
         seconds = {"fit": fit_seconds, "predict": time.perf_counter() - start}
@@ -194,16 +195,14 @@ def _run_group(task: Task, group: list[Cell], folder: Path) -> None:
         write_card(card, cell.path(folder, task))
 
 
-def _calibrate(task: Task, estimator, held: datasets.Dataset, names: tuple[str, ...]) -> None:
-    """Calibrate the intervals on stars nobody trained on; predictions do not change.
+def _seen(task: Task, stars: datasets.Dataset, inputs: str) -> tuple[Observations, np.ndarray]:
+    """Return observations and targets of the stars that have any of these inputs.
 
-    A base that was pretrained with the labels of train stars errs less on them than on new ones.
+    A star without one is nobody's to predict.
     """
-    if not hasattr(estimator, "calibrate"):
-        return
-    observations = held.observations.select(*names)
+    observations = stars.observations.select(*task.inputs[inputs])
     seen = np.any([m.present for m in observations.values()], axis=0)
-    estimator.calibrate(observations[seen], held[seen].targets(*task.targets))
+    return observations[seen], stars[seen].targets(*task.targets)
 
 
 def score(task: Task, truth: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, Any]]:

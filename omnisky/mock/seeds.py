@@ -7,11 +7,20 @@ the batch, the order, the process or the other modalities asked for.
 from __future__ import annotations
 
 import hashlib
+from typing import Protocol
 
 import numpy as np
 from scipy.special import ndtri
 
 __all__ = ["normals", "stream", "uniforms"]
+
+
+class Seeded(Protocol):
+    """Any configuration with the seed of the universe."""
+
+    @property
+    def seed(self) -> int: ...
+
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

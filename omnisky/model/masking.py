@@ -109,7 +109,8 @@ def sample_masks(
     seen = _choose_inputs(allowed, member, config, generator)
     if config.favour:
         complete = wanted.any(1) & (_uniform((len(present),), generator) < _COMPLETE)
-        seen = torch.where(complete[:, None], _up_to(allowed, config.input_budget, generator), seen)
+        everything = _first(allowed, _uniform(allowed.shape, generator), config.input_budget)
+        seen = torch.where(complete[:, None], everything, seen)
     # An object that shows all it has could be asked for nothing: take one slot back.
     spare = seen & (seen == present).all(1, keepdim=True) & (seen.sum(1, keepdim=True) > 1)
     returned = _ranks(_uniform(seen.shape, generator).masked_fill(~spare, 2)) == 0
@@ -158,10 +159,10 @@ def _favour(
     return mine & able & (_uniform((len(present), 1), generator) < config.favour)
 
 
-def _up_to(allowed: Tensor, budget: int, generator: torch.Generator) -> Bool[Tensor, "B S"]:
-    """Return all allowed slots, or as many at random as the budget holds."""
-    scores = _uniform(allowed.shape, generator).masked_fill(~allowed, 9)
-    return (_ranks(scores) < budget) & allowed
+def _first(allowed: Tensor, scores: Tensor, budget: int | Tensor) -> Bool[Tensor, "B S"]:
+    """Return the allowed slots, or as many as the budget holds, those of small score first."""
+    # Scores are tiers up to 2 plus a random number.
+    return (_ranks(scores.masked_fill(~allowed, 9)) < budget) & allowed
 
 
 def _choose_inputs(
@@ -176,12 +177,11 @@ def _choose_inputs(
     place = _ranks(random.masked_fill(~(allowed & of_first), 2))
     # Tier 0: the drawn tokens of the first modality; tier 1: all others; its rest stays hidden.
     tier = torch.where(of_first & (place < wanted), 0.0, 1.0)
-    scores = (tier + random).masked_fill(~allowed | (of_first & (place >= wanted)), 9)
-    single = (_ranks(scores) < budget) & (scores < 9)
+    single = _first(allowed & ~(of_first & (place >= wanted)), tier + random, budget)
     kept = _uniform((len(allowed), len(member)), generator)
     kept = (kept < _uniform((len(allowed), 1), generator)) | first
-    scores = random.masked_fill(~(allowed & (kept.float() @ member.float() > 0)), 9)
-    whole = (_ranks(scores) < config.input_budget) & (scores < 9)
+    kept_slots = allowed & (kept.float() @ member.float() > 0)
+    whole = _first(kept_slots, random, config.input_budget)
     return torch.where(_uniform((len(allowed), 1), generator) < config.whole, whole, single)
 
 
@@ -201,8 +201,7 @@ def _choose_targets(
     drawn = _rank_within(member, random.masked_fill(~available, 2)) < quota
     tier = torch.where(first, 0.0, torch.where(drawn, 1.0, 2.0))
     tier = tier.masked_fill(wanted, -1)
-    scores = (tier + random).masked_fill(~available, 9)
-    return (_ranks(scores) < config.output_budget) & (scores < 9)
+    return _first(available, tier + random, config.output_budget)
 
 
 def _beta(a: float, b: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

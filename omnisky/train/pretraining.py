@@ -199,7 +199,8 @@ def pretrain(
     objective = PretrainingObjective(
         model.network, training, held_out, plan.masking, plan.token_weights
     )
-    write_json(plan, folder / "recipe.json")
+    if in_main_process():
+        write_json(plan, folder / "recipe.json")
     train(objective, plan.train, folder)
     model.network.eval()
     model.network.set_dropout(0.0)

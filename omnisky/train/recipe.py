@@ -75,8 +75,7 @@ def write_json(resolved: Any, path: str | os.PathLike) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Processes of one run may come here at once.
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".writing-{path.name}")
     try:
         text = json.dumps(_converter().unstructure(resolved), indent=1, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnisky.cli.sky.progress import waiting
+from omnisky.storage import whole_folder
 
 if TYPE_CHECKING:
     from omnisky.mock import Universe
@@ -30,13 +28,6 @@ def draw(universe: Universe, out: Path) -> None:
         raise FileExistsError(f"{out} exists; choose another --out or remove it first")
     from omnisky.mock.gallery import draw_gallery
 
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}.writing-"))
-    try:
-        with waiting("Drawing"):
-            names = [path.name for path in draw_gallery(universe, work)]
-        work.chmod(0o755)
-        os.replace(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with whole_folder(out) as work, waiting("Drawing"):
+        names = [path.name for path in draw_gallery(universe, work)]
     print(f"{out}: {len(names)} contact sheets of a mock sky: {', '.join(names)}")

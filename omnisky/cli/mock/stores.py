@@ -61,9 +61,12 @@ def write_stores(
     _begin(work, {**told, "options": dict(options)})
     try:
         with waiting("Drawing the population"):
-            universe.hold()
+            truth = universe.truth
         # All before the first store, for a survey may have none of the objects.
-        sources = {survey: _sources(universe, survey) for survey in surveys}
+        sources = {
+            survey: _sources(universe, survey, np.flatnonzero(truth[f"in_{survey}"]))
+            for survey in surveys
+        }
         for survey in surveys:
             if (work / survey).exists():
                 continue  # done before the command was stopped
@@ -110,12 +113,8 @@ def _begin(work: Path, told: Mapping[str, Any]) -> None:
     (work / _ABOUT).write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
 
 
-def _members(universe: Universe, survey: str) -> np.ndarray:
-    return np.asarray(universe.truth[f"in_{survey}"]).astype(bool)
-
-
-def _sources(universe: Universe, survey: str) -> list[Source]:
-    """Return the tasks of a survey: some objects each, and the spurious rows.
+def _sources(universe: Universe, survey: str, there: np.ndarray) -> list[Source]:
+    """Return the tasks of a survey: some of the objects it has each, and the spurious rows.
 
     Raises
     ------
@@ -124,7 +123,6 @@ def _sources(universe: Universe, survey: str) -> list[Source]:
     """
     from omnisky.data.store import Source
 
-    there = np.flatnonzero(_members(universe, survey))
     numbers = universe.numbers
     if not len(there):
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from omnisky.mock.images.light import MERGER, Shape, draw_source
 from omnisky.mock.images.neighbours import COLOUR_BANDS, Sources, around
 from omnisky.mock.images.noise import bit_generator, correlated_normals, smoothed
 from omnisky.mock.images.paint import paint_galaxy
+from omnisky.mock.seeds import Seeded
 from omnisky.mock.truth import GALAXY, Truth
 
 __all__ = ["ImageModel", "StampResult"]
@@ -24,13 +25,6 @@ __all__ = ["ImageModel", "StampResult"]
 _FAINTEST = 16.0
 # Flux over the noise of a pixel from which neighbours are drawn like objects.
 _BRIGHT_STAR, _BRIGHT_GALAXY = 10000.0, 1500.0
-
-
-class Seeded(Protocol):
-    """Any configuration with the seed of the universe."""
-
-    @property
-    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)

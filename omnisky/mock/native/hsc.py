@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from omnisky.mock.native.files import cards_of, marks, primary, put, table
 from omnisky.mock.native.grid import PATCHES
 from omnisky.mock.native.mosaic import Canvas, compressed
 from omnisky.mock.native.rows import Instruments, Rows, local_number, no_images
-from omnisky.mock.native.stamps import Stamps, draw, place_in, rendered, sky_level
+from omnisky.mock.native.stamps import Stamps, draw, sky_level, taken, with_images
 
 if TYPE_CHECKING:
     from omnisky.mock.truth import Truth
@@ -75,15 +74,12 @@ def rows(
     """
     from omnisky.mock.population.catalogs import catalog
     from omnisky.mock.population.catalogs.hsc import EPOCH
-    from omnisky.mock.population.catalogs.measure import moved
 
     table = catalog(instruments.config, truth, "hsc", fluxes)
     catalogued = table["ra"], table["dec"]
     stamps = None
     if heavy:
-        seen, light = scene or (truth, fluxes)
-        place = place_in(PATCHES, catalogued, moved(seen, EPOCH), instruments.size)
-        stamps = rendered(instruments.images("hsc"), seen, light, place, instruments.size)
+        stamps = taken(instruments, "hsc", catalogued, EPOCH, scene or (truth, fluxes))
     return Rows(
         survey="hsc",
         number=truth["object_id"],
@@ -105,15 +101,9 @@ def objects(columns: Mapping[str, np.ndarray], stamps: Stamps | None) -> SkyObje
     stamps : Stamps, optional
         Their images.
     """
-    from omnisky.modalities import Observations
     from omnisky.surveys.hsc.catalog import FORMAT
 
-    found = FORMAT.objects(columns, FORMAT.identify(columns))
-    if stamps is None:
-        return found
-    known = [found.observations[f"hsc_psfsize_{band}"].value for band in stamps.bands]
-    image = stamps.image(np.stack(known, axis=1))
-    return replace(found, observations=Observations({**found.observations, "hsc_image": image}))
+    return with_images(FORMAT.objects(columns, FORMAT.identify(columns)), stamps)
 
 
 def write(

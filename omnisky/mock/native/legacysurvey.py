@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from omnisky.mock.native.files import cards_of, marks, primary, put, table
 from omnisky.mock.native.grid import BRICKS
 from omnisky.mock.native.mosaic import Canvas, compressed
 from omnisky.mock.native.rows import Instruments, Rows, local_number, no_images
-from omnisky.mock.native.stamps import Stamps, draw, place_in, rendered, sky_level
+from omnisky.mock.native.stamps import Stamps, draw, sky_level, taken, with_images
 
 if TYPE_CHECKING:
     from omnisky.mock.truth import Truth
@@ -78,7 +77,6 @@ def rows(
         What images show in place of the objects, and its fluxes.
     """
     from omnisky.mock.population.catalogs import catalog
-    from omnisky.mock.population.catalogs.measure import moved
 
     table = catalog(instruments.config, truth, "legacysurvey", fluxes)
     columns = identify(truth["object_id"], table["RA"], table["DEC"]) | table
@@ -86,9 +84,7 @@ def rows(
     if heavy:
         year = 2000.0 + (0.5 * (table["MJD_MIN"] + table["MJD_MAX"]) - 51544.5) / 365.25
         catalogued = table["RA"], table["DEC"]
-        seen, light = scene or (truth, fluxes)
-        place = place_in(BRICKS, catalogued, moved(seen, year), instruments.size)
-        stamps = rendered(instruments.images("legacysurvey"), seen, light, place, instruments.size)
+        stamps = taken(instruments, "legacysurvey", catalogued, year, scene or (truth, fluxes))
     return Rows(
         survey="legacysurvey",
         number=truth["object_id"],
@@ -110,16 +106,9 @@ def objects(columns: Mapping[str, np.ndarray], stamps: Stamps | None) -> SkyObje
     stamps : Stamps, optional
         Their images.
     """
-    from omnisky.modalities import Observations
     from omnisky.surveys.legacysurvey.catalog import FORMAT
 
-    found = FORMAT.objects(columns, FORMAT.identify(columns))
-    if stamps is None:
-        return found
-    known = [found.observations[f"legacysurvey_psfsize_{band}"].value for band in stamps.bands]
-    image = stamps.image(np.stack(known, axis=1))
-    together = Observations({**found.observations, "legacysurvey_image": image})
-    return replace(found, observations=together)
+    return with_images(FORMAT.objects(columns, FORMAT.identify(columns)), stamps)
 
 
 def write(

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnisky.mock.native.grid import BRICKS, PATCHES
 from omnisky.mock.native.mosaic import Canvas
 
 if TYPE_CHECKING:
     from omnisky.mock.images import ImageModel
     from omnisky.mock.native.grid import Grid
+    from omnisky.mock.native.rows import Instruments
     from omnisky.mock.truth import Truth
-    from omnisky.modalities import Image
+    from omnisky.modalities import Image, SkyObjects
 
-__all__ = ["Place", "Stamps", "draw", "place_in", "rendered", "sky_level"]
+__all__ = ["Place", "Stamps", "draw", "place_in", "sky_level", "taken", "with_images"]
 
 # Where a stamp gives way to that of another object grows with the size of the object: arcsec that
 # are added to its half-light radius.
 _SOFTENING_ARCSEC = 2.0
+_GRIDS = {"legacysurvey": BRICKS, "hsc": PATCHES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,24 +184,50 @@ class Stamps:
         return image
 
 
-def rendered(
-    model: ImageModel, truth: Truth, fluxes: np.ndarray, place: Place, size: int
+def with_images(found: SkyObjects, stamps: Stamps | None) -> SkyObjects:
+    """Return catalogued objects with their images, whose PSF is as wide as the catalogue says."""
+    from omnisky.modalities import Observations
+
+    if stamps is None:
+        return found
+    survey, seen = found.survey, found.observations
+    known = [seen[f"{survey}_psfsize_{band}"].value for band in stamps.bands]
+    image = stamps.image(np.stack(known, axis=1))
+    return replace(found, observations=Observations({**seen, f"{survey}_image": image}))
+
+
+def taken(
+    instruments: Instruments,
+    survey: str,
+    catalogued: tuple[np.ndarray, np.ndarray],
+    year: np.ndarray | float,
+    scene: tuple[Truth, np.ndarray],
 ) -> Stamps:
-    """Take the images of some objects.
+    """Take the images of some objects of a survey.
 
     Parameters
     ----------
-    model : ImageModel
-        The instrument.
-    truth : Truth
-        The objects.
-    fluxes : array, shape (object, component, band)
-        Their fluxes, nanomaggies.
-    place : Place
-        Where their stamps lie.
-    size : int
-        Side of the stamps in pixels.
+    instruments : Instruments
+        The models of the universe.
+    survey : str
+        An imaging survey.
+    catalogued : (array, array)
+        Right ascensions and declinations in its catalogue, degrees, shape (object,).
+    year : array, shape (object,), or float
+        When it looked.
+    scene : (Truth, array)
+        What is there, and its fluxes (object, component, band) in nanomaggies.
     """
+    from omnisky.mock.population.catalogs.measure import moved
+
+    truth, fluxes = scene
+    place = place_in(_GRIDS[survey], catalogued, moved(truth, year), instruments.size)
+    return _rendered(instruments.images(survey), truth, fluxes, place, instruments.size)
+
+
+def _rendered(
+    model: ImageModel, truth: Truth, fluxes: np.ndarray, place: Place, size: int
+) -> Stamps:
     from omnisky.mock.truth import GALAXY
 
     bands = model.instrument.bands

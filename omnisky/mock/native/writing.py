@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -16,6 +14,7 @@ import numpy as np
 
 from omnisky.mock.native import desi, gaia, hsc, legacysurvey, sdss
 from omnisky.mock.native.files import marks, put
+from omnisky.storage import whole_folder
 
 if TYPE_CHECKING:
     from omnisky.mock.native.rows import Rows
@@ -197,19 +196,15 @@ def write(universe: Universe, folder: str | os.PathLike, surveys: Sequence[str])
     if folder.exists():
         raise FileExistsError(f"{folder} exists; choose another folder or remove it first")
     pieces = pieces_of(universe, surveys)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.writing-"))
+    told = json.dumps(about(universe, surveys), indent=1).encode() + b"\n"
     try:
-        for piece in pieces:
-            write_piece(*task_of(universe, piece, work))
-        put(work / "mock.json", json.dumps(about(universe, surveys), indent=1).encode() + b"\n")
-        work.chmod(0o755)
-        os.replace(work, folder)
+        with whole_folder(folder) as work:
+            for piece in pieces:
+                write_piece(*task_of(universe, piece, work))
+            put(work / "mock.json", told)
     except OSError as error:
         raise OSError(
             f"could not write {folder}: {error}. Nothing was kept: free some space or choose "
             "another folder"
         ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return folder

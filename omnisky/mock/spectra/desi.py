@@ -12,16 +12,16 @@ from functools import cached_property
 import numpy as np
 from scipy.special import ndtri
 
-from omnisky.mock.seeds import stream, uniforms
-from omnisky.mock.spectra.desi_instrument import ARMS, PARTS, PIXELS, WAVELENGTH, spectrograph
+from omnisky.mock.seeds import Seeded, stream, uniforms
+from omnisky.mock.spectra.desi_instrument import ARMS, PARTS, WAVELENGTH, spectrograph
 from omnisky.mock.spectra.exposure import Conditions, add_artefacts
 from omnisky.mock.spectra.fibre import Aperture
 from omnisky.mock.spectra.night import SkyState
 from omnisky.mock.spectra.settings import (
     Sed,
-    Seeded,
     SpectrumArtefacts,
     SpectrumFlag,
+    light_of,
     magnitude_in,
 )
 from omnisky.mock.truth import GALAXY, QUASAR, STAR, Truth
@@ -100,15 +100,15 @@ class DesiResult:
     def merged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Flux, inverse variance and mask (True is good) on the common grid, each (7781,).
 
-        Where arms overlap, fluxes are weighted by inverse variance.
+        As the reader of coadd files merges them.
         """
-        total, weight = np.zeros((2, PIXELS))
-        for letter, arm in self.arms.items():
-            given = np.where(arm.mask == 0, arm.ivar, 0.0).astype(np.float64)
-            total[PARTS[letter]] += given * arm.flux
-            weight[PARTS[letter]] += given
-        good = weight > 0
-        return total / np.where(good, weight, 1.0), weight, good
+        from omnisky.surveys.desi.arms import Arm, merged
+
+        together = merged(
+            Arm(PARTS[letter], arm.flux[None], arm.ivar[None], arm.mask[None])
+            for letter, arm in self.arms.items()
+        )
+        return together.flux[0], together.ivar[0], together.mask[0]
 
 
 @dataclass(frozen=True)
@@ -170,11 +170,7 @@ class DesiModel:
         sed: Sed | None = None,
         artefacts: SpectrumArtefacts | None = None,
     ) -> None:
-        if sed is None:
-            from omnisky.mock.sed import SedModel
-
-            sed = SedModel.load()
-        self._seed, self._sed = config.seed, sed
+        self._seed, self._sed = config.seed, light_of(sed)
         self._artefacts = artefacts or SpectrumArtefacts()
 
     def observe(self, truth: Truth, fluxes: np.ndarray | None = None) -> DesiResult:

@@ -18,8 +18,8 @@ from scipy.interpolate import CubicSpline
 from scipy.special import ndtri
 
 from omnisky.mock import tables
-from omnisky.mock.seeds import uniforms
-from omnisky.mock.spectra.settings import Sed, Seeded
+from omnisky.mock.seeds import Seeded, uniforms
+from omnisky.mock.spectra.settings import Sed, light_of
 from omnisky.mock.truth import Truth
 
 __all__ = ["XpArm", "XpInstrument", "XpMeasurement", "XpModel", "XpResult", "hermite"]
@@ -242,12 +242,7 @@ class XpModel:
     """
 
     def __init__(self, config: Seeded, *, sed: Sed | None = None) -> None:
-        if sed is None:
-            from omnisky.mock.sed import SedModel
-
-            sed = SedModel.load()
-        self._seed = config.seed
-        self._sed = sed
+        self._seed, self._sed = config.seed, light_of(sed)
         self.instrument = XpInstrument()
 
     def observe(self, truth: Truth) -> XpResult:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from omnisky.mock.seeds import stream, uniforms
+from omnisky.mock.seeds import Seeded, stream, uniforms
 from omnisky.mock.spectra.exposure import Conditions, Exposed, add_artefacts
 from omnisky.mock.spectra.night import SkyState
 from omnisky.mock.spectra.sdss_instrument import GROUPS, Spectrograph, spectrograph
 from omnisky.mock.spectra.settings import (
     Sed,
-    Seeded,
     SpectrumArtefacts,
     SpectrumFlag,
+    light_of,
     magnitude_in,
 )
 from omnisky.mock.truth import GALAXY, Truth
@@ -91,11 +91,7 @@ class SdssModel:
         sed: Sed | None = None,
         artefacts: SpectrumArtefacts | None = None,
     ) -> None:
-        if sed is None:
-            from omnisky.mock.sed import SedModel
-
-            sed = SedModel.load()
-        self._seed, self._sed = config.seed, sed
+        self._seed, self._sed = config.seed, light_of(sed)
         self._artefacts = artefacts or SpectrumArtefacts()
 
     def observe(self, truth: Truth, fluxes: np.ndarray | None = None) -> SdssResult:

@@ -10,14 +10,7 @@ import numpy as np
 
 from omnisky.mock.truth import Truth
 
-__all__ = ["Sed", "Seeded", "SpectrumArtefacts", "SpectrumFlag", "magnitude_in"]
-
-
-class Seeded(Protocol):
-    """What the instruments need of a configuration: ``seed``, the universe's."""
-
-    @property
-    def seed(self) -> int: ...
+__all__ = ["Sed", "SpectrumArtefacts", "SpectrumFlag", "light_of", "magnitude_in"]
 
 
 class Sed(Protocol):
@@ -26,6 +19,15 @@ class Sed(Protocol):
     def spectrum(
         self, truth: Truth, wavelength_angstrom: np.ndarray, *, share=..., resolution_fwhm=...
     ) -> np.ndarray: ...
+
+
+def light_of(sed: Sed | None) -> Sed:
+    """Return a model of light: the one given, else the universe's."""
+    if sed is not None:
+        return sed
+    from omnisky.mock.sed import SedModel
+
+    return SedModel.load()
 
 
 def magnitude_in(fluxes: np.ndarray | None, band: str) -> float:
