@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omnisky import mock
     from omnisky.adapt import Embedder, FineTunedModel
-    from omnisky.codecs import Tokenizer, Tokens
+    from omnisky.codecs import Codec, Tokenizer, Tokens
     from omnisky.data import datasets
     from omnisky.data.match import match
     from omnisky.data.sky import open_sky as open
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from omnisky.model.model import tokenize
 
 __all__ = [
+    "Codec",
     "Coefficients",
     "Embedder",
     "FineTunedModel",
@@ -55,6 +56,7 @@ __all__ = [
 
 # Where a name lives, with the name there if it is another one.
 _HOME = {
+    "Codec": "omnisky.codecs",
     "Coefficients": "omnisky.modalities",
     "Embedder": "omnisky.adapt",
     "FineTunedModel": "omnisky.adapt",

@@ -23,6 +23,7 @@ __all__ = [
     "FORMAT_VERSION",
     "CheckpointError",
     "read_folder",
+    "read_tensors",
     "sha256_of",
     "whole_folder",
     "write_folder",
@@ -150,19 +151,8 @@ def read_folder(folder: str | os.PathLike, kind: str) -> tuple[dict[str, Any], d
     CheckpointError
         If a file is corrupt or pickled, or kind or format version differ.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(folder)
-    for name in (_CONFIG, _WEIGHTS):
-        if not (folder / name).is_file():
-            pickled = [
-                p.name for p in folder.glob("*") if p.suffix in {".pt", ".pth", ".bin", ".pkl"}
-            ]
-            hint = f"; {', '.join(pickled)} may be pickled and is never loaded" if pickled else ""
-            raise FileNotFoundError(
-                f"{folder} has no {name}; expected a folder with {_CONFIG} and {_WEIGHTS}{hint}"
-            )
+    _check_there(folder)
     try:
         config = json.loads((folder / _CONFIG).read_text())
         found, version = config.pop("kind", None), config.pop("omnisky_format", None)
@@ -175,10 +165,40 @@ def read_folder(folder: str | os.PathLike, kind: str) -> tuple[dict[str, Any], d
         )
     if found != kind:
         raise CheckpointError(f"{folder} holds a {found!r}; expected a {kind!r}")
+    return config, read_tensors(folder)
+
+
+def read_tensors(folder: str | os.PathLike) -> dict[str, Tensor]:
+    """Read the tensors of a folder of safetensors and JSON, whoever wrote it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of the two files is missing.
+    CheckpointError
+        If the tensors are corrupt or pickled.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    _check_there(folder)
     try:
-        return config, load_file(folder / _WEIGHTS)
+        return load_file(folder / _WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{folder / _WEIGHTS} is not a readable safetensors file ({error}); it is damaged or "
             "pickled. Pickled files are never loaded: get the file again or convert it"
         ) from error
+
+
+def _check_there(folder: Path) -> None:
+    for name in (_CONFIG, _WEIGHTS):
+        if not (folder / name).is_file():
+            pickled = [
+                p.name for p in folder.glob("*") if p.suffix in {".pt", ".pth", ".bin", ".pkl"}
+            ]
+            hint = f"; {', '.join(pickled)} may be pickled and is never loaded" if pickled else ""
+            raise FileNotFoundError(
+                f"{folder} has no {name}; expected a folder with {_CONFIG} and {_WEIGHTS}{hint}"
+            )

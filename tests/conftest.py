@@ -45,13 +45,18 @@ def star_tokenizer(mini):
     """Return small codecs of all 13 modalities, fitted to the mini stars, not trained."""
     import torch
 
-    from omnisky.codecs import ScalarCodec, SpectrumCodec, SpectrumCodecConfig, Tokenizer
+    from omnisky.codecs import (
+        SampledSpectrumCodec,
+        SampledSpectrumCodecConfig,
+        ScalarCodec,
+        Tokenizer,
+    )
 
     torch.manual_seed(0)
     measured = {**mini.observations, **mini.labels}
     xp = measured.pop("gaia_xp")
-    spectrum = SpectrumCodec(
-        SpectrumCodecConfig(
+    spectrum = SampledSpectrumCodec(
+        SampledSpectrumCodecConfig(
             modality="gaia_xp",
             n_pixels=len(xp.wavelength),
             n_amplitudes=8,

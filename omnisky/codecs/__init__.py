@@ -1,19 +1,21 @@
 """Codec room: measurements to tokens and back."""
 
-from omnisky.codecs.codec import Codec, TokenGroup, load_codec
-from omnisky.codecs.fsq import FSQ
-from omnisky.codecs.scalar import ScalarCodec, ScalarCodecConfig
-from omnisky.codecs.spectrum import SpectrumCodec, SpectrumCodecConfig
+from omnisky.codecs.codec import Codec, LearnedCodec, TokenGroup
+from omnisky.codecs.loading import load_codec
+from omnisky.codecs.quantisers.fsq import FSQ
+from omnisky.codecs.scalars.scalar import ScalarCodec, ScalarCodecConfig
+from omnisky.codecs.spectrum.sampled import SampledSpectrumCodec, SampledSpectrumCodecConfig
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
 
 __all__ = [
     "FSQ",
     "Codec",
+    "LearnedCodec",
+    "SampledSpectrumCodec",
+    "SampledSpectrumCodecConfig",
     "ScalarCodec",
     "ScalarCodecConfig",
-    "SpectrumCodec",
-    "SpectrumCodecConfig",
     "TokenGroup",
     "Tokenizer",
     "Tokens",

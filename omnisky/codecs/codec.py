@@ -1,19 +1,22 @@
-"""The contract every codec keeps, and loading one by its folder."""
+"""The contract every codec keeps."""
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from omnisky.modalities import Measurement
+from omnisky.modalities import Measurement, UnknownModalityError
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
-__all__ = ["Codec", "TokenGroup", "load_codec"]
+__all__ = ["Codec", "LearnedCodec", "TokenGroup"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +51,44 @@ class TokenGroup:
 class Codec(nn.Module):
     """Turn measurements of one modality into token ids and back.
 
-    Subclasses set ``kind`` and ``config_class``, take the configuration as their only argument and
-    keep everything learned in their state dict. They never change their input.
+    One network may serve several modalities (the images of several surveys): `of` gives a view for
+    each, which shares all weights. Subclasses set ``kind`` and ``config_class``, take the
+    configuration as their only argument, keep everything learned in their state dict, and never
+    change their input.
     """
 
     kind: ClassVar[str]
     config_class: ClassVar[type]
     config: Any
+    _modality: str | None = None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities it encodes."""
+        return (self.config.modality,)
 
     @property
     def modality(self) -> str:
-        """Name of the modality it encodes."""
-        return self.config.modality
+        """Name of the modality that `encode` and `decode` are about."""
+        return self._modality or self.modalities[0]
+
+    def of(self, modality: str) -> Self:
+        """Return this codec for another of its modalities; weights are shared, not copied.
+
+        Raises
+        ------
+        UnknownModalityError
+            If it does not encode that modality.
+        """
+        if modality not in self.modalities:
+            raise UnknownModalityError(
+                f"this {self.kind} encodes {', '.join(self.modalities)}; found {modality!r}. "
+                "Load or train a codec for it"
+            )
+        # A shallow copy: parameters, buffers and submodules are the same objects.
+        view = copy.copy(self)
+        view._modality = modality
+        return view
 
     @property
     def groups(self) -> tuple[TokenGroup, ...]:
@@ -76,13 +105,47 @@ class Codec(nn.Module):
         """Largest vocabulary of its groups."""
         return max(group.vocab_size for group in self.groups)
 
+    def encode(self, measurement: Measurement) -> Int[Tensor, "object token"]:
+        """Return the ids of objects that all have this measurement.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the measurement is of another kind or does not fit.
+        ValueError
+            If an object has no such measurement: an id would be made up. `encode_masked` tells
+            which tokens exist.
+        """
+        ids, mask = self.encode_masked(measurement)
+        absent = ~mask.any(1)
+        if absent.any():
+            raise ValueError(
+                f"{int(absent.sum())} of {len(ids)} objects have no {self.modality}; the first is "
+                f"object {int(absent.nonzero()[0])}. Leave them out (measurement[measurement."
+                "present]), or use encode_masked, which also says which tokens exist"
+            )
+        return ids
+
     @abstractmethod
-    def encode(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
+    def encode_masked(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
         """Return ids and mask (True = token exists), both of shape (object, token)."""
 
     @abstractmethod
-    def decode(self, ids: Tensor, present: Tensor | None = None) -> Measurement:
-        """Return what the ids, shape (object, token), stand for; absent where not present."""
+    def decode(self, ids: Tensor, mask: Tensor | None = None) -> Measurement:
+        """Return what the ids stand for; objects without all their tokens come back absent.
+
+        Parameters
+        ----------
+        ids : LongTensor, shape (object, token)
+            Token ids.
+        mask : BoolTensor, shape (object, token), optional
+            True where the token exists; by default all do.
+
+        Raises
+        ------
+        ValueError
+            If an id that exists is not in the vocabulary.
+        """
 
     @abstractmethod
     def values(self) -> Tensor | None:
@@ -98,7 +161,7 @@ class Codec(nn.Module):
         return write_folder(folder, self.kind, asdict(self.config), tensors, overwrite=overwrite)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike) -> Codec:
+    def from_folder(cls, folder: str | os.PathLike) -> Self:
         """Load a codec of this class from its folder.
 
         Raises
@@ -116,22 +179,71 @@ class Codec(nn.Module):
             raise CheckpointError(f"{folder} does not fit a {cls.kind}: {error}") from error
         return codec.eval()
 
+    @staticmethod
+    def from_pretrained(
+        source: str | os.PathLike,
+        modality: str | None = None,
+        *,
+        revision: str | None = None,
+        compat: str | None = None,
+    ) -> Codec:
+        """Load the codec of a modality from a folder or the hub; see `omnisky.codecs.loading`.
 
-def load_codec(folder: str | os.PathLike) -> Codec:
-    """Load any codec from its folder; the kind is read from its configuration."""
-    import json
+        Parameters
+        ----------
+        source : path or str
+            Folder of a codec or of a model with codecs, ours or of AION-1; or a hub id
+            ``organisation/name``.
+        modality : str, optional
+            Which modality, for example ``"legacysurvey_image"``; needed where the source holds
+            several.
+        revision : str, optional
+            Commit, tag or branch of a hub id.
+        compat : {"aion-0.0.2"}, optional
+            For AION-1 codecs: also reproduce what that release does wrong.
 
-    from omnisky.codecs.scalar import ScalarCodec
-    from omnisky.codecs.spectrum import SpectrumCodec
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder, or no codec of that modality in it.
+        CheckpointError
+            If it is damaged, pickled, or of a kind unknown here.
+        UnknownModalityError
+            If the codec does not encode that modality.
+        """
+        from omnisky.codecs.loading import load_pretrained
 
-    kinds: dict[str, type[Codec]] = {c.kind: c for c in (ScalarCodec, SpectrumCodec)}
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no config.json; expected a codec folder")
-    try:
-        kind = json.loads(path.read_text()).get("kind")
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a JSON object: {error}") from error
-    if kind not in kinds:
-        raise CheckpointError(f"{folder} holds a {kind!r}; known codecs are {', '.join(kinds)}")
-    return kinds[kind].from_pretrained(folder)
+        return load_pretrained(source, modality, revision=revision, compat=compat)
+
+
+class LearnedCodec(Codec):
+    """A codec with a network that is trained to reconstruct."""
+
+    @property
+    @abstractmethod
+    def n_codes(self) -> int:
+        """Size of the vocabulary whose usage training watches."""
+
+    def fit(self, samples: Mapping[str, Measurement]) -> None:
+        """Fit what has a closed form (bins, scales) to training samples, by modality name."""
+        return
+
+    @abstractmethod
+    def prepare(self, measurement: Measurement) -> dict[str, Tensor]:
+        """Return the tensors, one row an object, that `loss` needs of measurements."""
+
+    @abstractmethod
+    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean training loss of a batch, and what to log.
+
+        Returns
+        -------
+        loss : Tensor, shape ()
+            To be minimised.
+        metrics : dict of str to Tensor
+            Numbers to log, and under ``"codes"`` the ids chosen, of any shape.
+        """
+
+    @abstractmethod
+    def report(self, measurement: Measurement) -> dict[str, float]:
+        """Return reconstruction figures through the token ids; needs objects never trained on."""

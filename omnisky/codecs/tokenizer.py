@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from omnisky.codecs.codec import Codec, load_codec
+from omnisky.codecs.codec import Codec
+from omnisky.codecs.loading import load_codec
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations, UnknownModalityError
 from omnisky.storage import CheckpointError
@@ -26,7 +27,8 @@ class Tokenizer:
     Parameters
     ----------
     codecs : mapping of str to Codec
-        Codecs by modality name.
+        Codecs by modality name. One codec may be given for several of its modalities; its weights
+        are then held once.
 
     Raises
     ------
@@ -38,9 +40,11 @@ class Tokenizer:
         if not codecs:
             raise ValueError("a tokenizer needs at least one codec; found none")
         for name, codec in codecs.items():
-            if codec.modality != name:
-                raise ValueError(f"codec of {codec.modality!r} was given the name {name!r}")
-        self.codecs = dict(codecs)
+            if name not in codec.modalities:
+                raise ValueError(
+                    f"codec of {', '.join(codec.modalities)} was given the name {name!r}"
+                )
+        self.codecs = {name: codec.of(name) for name, codec in codecs.items()}
 
     def __repr__(self) -> str:
         return f"Tokenizer({', '.join(self.codecs)})"
@@ -72,7 +76,7 @@ class Tokenizer:
             raise ValueError("the observations hold no objects; give at least one")
         ids, masks = {}, {}
         for name, measurement in observations.items():
-            ids[name], masks[name] = self.codecs[name].encode(measurement)
+            ids[name], masks[name] = self.codecs[name].encode_masked(measurement)
             outside = self.codecs[name].count_outside(measurement)
             present = int(measurement.present.sum())
             if outside > _TELL_OUTSIDE * present:
@@ -93,30 +97,40 @@ class Tokenizer:
                 raise UnknownModalityError(
                     f"no codec for {name!r}; this tokenizer knows {', '.join(self.codecs)}"
                 )
-            measurements[name] = self.codecs[name].decode(ids, tokens.mask[name].all(1))
+            measurements[name] = self.codecs[name].decode(ids, tokens.mask[name])
         return Observations(measurements)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike) -> Tokenizer:
-        """Load all codecs of a folder ``<folder>/<modality>/``.
+        """Load all codecs of a folder of codec folders.
+
+        A folder has the name of its modality; one codec of several modalities may have any name.
 
         Raises
         ------
         FileNotFoundError
             If there is no such folder or no codec in it.
         CheckpointError
-            If a codec is damaged or its folder has another name than its modality.
+            If a codec is damaged, its folder has another name than its modality, or two encode the
+            same modality.
         """
         found = sorted(path.parent for path in Path(folder).glob("*/config.json"))
         if not found:
             raise FileNotFoundError(f"{folder} holds no codecs; expected one folder a modality")
-        codecs = {path.name: load_codec(path) for path in found}
-        for name, codec in codecs.items():
-            if codec.modality != name:
-                raise CheckpointError(f"{folder}/{name} holds the codec of {codec.modality!r}")
+        codecs: dict[str, Codec] = {}
+        for path in found:
+            codec = load_codec(path)
+            if len(codec.modalities) == 1 and codec.modality != path.name:
+                raise CheckpointError(f"{path} holds the codec of {codec.modality!r}")
+            if twice := codecs.keys() & set(codec.modalities):
+                raise CheckpointError(f"{folder} holds two codecs of {', '.join(sorted(twice))}")
+            codecs |= dict.fromkeys(codec.modalities, codec)
         return cls(codecs)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write each codec into its own folder ``<folder>/<modality>/``."""
+        """Write each codec into its own folder ``<folder>/<modality>/``, shared ones once."""
+        written: set[tuple[str, ...]] = set()
         for name, codec in self.codecs.items():
-            codec.save(Path(folder) / name)
+            if codec.modalities not in written:
+                codec.save(Path(folder) / (name if len(codec.modalities) == 1 else codec.kind))
+            written.add(codec.modalities)

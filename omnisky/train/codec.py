@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from omnisky.codecs.codec import Codec
-from omnisky.codecs.scalar import ScalarCodec
-from omnisky.codecs.spectrum import SpectrumCodec, SpectrumCodecConfig
+from omnisky.codecs.scalars.scalar import ScalarCodec
+from omnisky.codecs.spectrum.sampled import SampledSpectrumCodec, SampledSpectrumCodecConfig
 from omnisky.data import datasets
 from omnisky.modalities import Scalar, Spectrum
 from omnisky.train.config import TrainConfig
@@ -52,7 +52,7 @@ class CodecRecipe:
         Name of a data set; only its train split is used, and calibration to report.
     scalars : ScalarsRecipe, optional
         Scalar codecs.
-    spectrum : SpectrumCodecConfig, optional
+    spectrum : SampledSpectrumCodecConfig, optional
         A spectrum codec; then `train` says how.
     train : TrainConfig, optional
         Training of the spectrum codec.
@@ -60,7 +60,7 @@ class CodecRecipe:
 
     dataset: str
     scalars: ScalarsRecipe | None = None
-    spectrum: SpectrumCodecConfig | None = None
+    spectrum: SampledSpectrumCodecConfig | None = None
     train: TrainConfig | None = None
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class CodecRecipe:
 class SpectrumObjective:
     """Reconstruction of training spectra, as the loop of `omnisky.train` wants it."""
 
-    def __init__(self, codec: SpectrumCodec, spectra: Spectrum, held_out: Spectrum) -> None:
+    def __init__(self, codec: SampledSpectrumCodec, spectra: Spectrum, held_out: Spectrum) -> None:
         self.module: nn.Module = _LossModule(codec)
         self.codec = codec
         self.batches = codec.prepare(spectra)
@@ -99,7 +99,7 @@ class SpectrumObjective:
 class _LossModule(nn.Module):
     """Make the loss the forward pass, so that DDP sees it."""
 
-    def __init__(self, codec: SpectrumCodec) -> None:
+    def __init__(self, codec: SampledSpectrumCodec) -> None:
         super().__init__()
         self.codec = codec
 
@@ -108,14 +108,14 @@ class _LossModule(nn.Module):
 
 
 @torch.no_grad()
-def spectrum_report(codec: SpectrumCodec, spectra: Spectrum) -> dict[str, Any]:
+def spectrum_report(codec: SampledSpectrumCodec, spectra: Spectrum) -> dict[str, Any]:
     """Return reconstruction χ² per pixel and code usage on spectra.
 
     χ² per pixel is the mean over good pixels of ((flux - decoded) / error)², where flux is the
     noisy measurement: 0 would be a perfect copy, noise included, and 1 a perfect model of the star
     without its noise. Decoded means through the token ids.
     """
-    ids, present = codec.encode(spectra)
+    ids, present = codec.encode_masked(spectra)
     decoded = codec.decode(ids)
     good = spectra.mask & (spectra.ivar > 0)
     error2 = (decoded.flux.astype(np.float64) - spectra.flux) ** 2 * spectra.ivar
@@ -180,7 +180,7 @@ def train_codec(
         held_out = data["calibration"].observations[name]
         assert isinstance(spectra, Spectrum)
         assert isinstance(held_out, Spectrum)
-        codec = SpectrumCodec(plan.spectrum)
+        codec = SampledSpectrumCodec(plan.spectrum)
         codec.fit_basis(spectra)
         run = folder / f"{name}-run"
         write_json(plan, run / "recipe.json")

@@ -9,17 +9,17 @@ INPUTS = ("gaia_xp", *PHOTOMETRY)
 
 @pytest.fixture(scope="session")
 def tiny(mini):
-    from omnisky.codecs.scalar import ScalarCodec
-    from omnisky.codecs.spectrum import SpectrumCodec, SpectrumCodecConfig
+    from omnisky.codecs.scalars.scalar import ScalarCodec
+    from omnisky.codecs.spectrum.sampled import SampledSpectrumCodec, SampledSpectrumCodecConfig
     from omnisky.codecs.tokenizer import Tokenizer
     from omnisky.model import Model
 
     torch.manual_seed(0)
     xp = mini.observations["gaia_xp"]
-    config = SpectrumCodecConfig(
+    config = SampledSpectrumCodecConfig(
         modality="gaia_xp", n_pixels=len(xp.wavelength), n_amplitudes=8, bins=64, width=16, depth=1
     )
-    spectrum = SpectrumCodec(config).eval()
+    spectrum = SampledSpectrumCodec(config).eval()
     spectrum.fit_basis(xp)
     scalars = {
         name: ScalarCodec.fit(mini.observations[name], modality=name, bins=64)

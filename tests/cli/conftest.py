@@ -10,15 +10,17 @@ def tiny_model(mini, tmp_path_factory) -> Path:
     """Return the folder of an untrained model that reads everything but extinctions."""
     import torch
 
-    from omnisky.codecs.scalar import ScalarCodec
-    from omnisky.codecs.spectrum import SpectrumCodec, SpectrumCodecConfig
+    from omnisky.codecs.scalars.scalar import ScalarCodec
+    from omnisky.codecs.spectrum.sampled import SampledSpectrumCodec, SampledSpectrumCodecConfig
     from omnisky.codecs.tokenizer import Tokenizer
     from omnisky.model import Model
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         sizes = {"n_amplitudes": 4, "bins": 32, "width": 8, "depth": 1}
-        spectrum = SpectrumCodec(SpectrumCodecConfig(modality="gaia_xp", n_pixels=343, **sizes))
+        spectrum = SampledSpectrumCodec(
+            SampledSpectrumCodecConfig(modality="gaia_xp", n_pixels=343, **sizes)
+        )
         spectrum.fit_basis(mini.observations["gaia_xp"])
         codecs = {"gaia_xp": spectrum.eval()}
         for name, scalar in {**mini.observations, **mini.labels}.items():

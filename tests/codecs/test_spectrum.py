@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from omnisky.codecs import SpectrumCodec, load_codec
+from omnisky.codecs import SampledSpectrumCodec, load_codec
 from omnisky.modalities import Scalar, Spectrum
 from omnisky.train.codec import SpectrumObjective, spectrum_report
 
 
 @pytest.fixture
-def codec(star_tokenizer) -> SpectrumCodec:
+def codec(star_tokenizer) -> SampledSpectrumCodec:
     return star_tokenizer.codecs["gaia_xp"]
 
 
 def test_tokens_lie_in_their_vocabularies(codec, mini):
-    ids, mask = codec.encode(mini.observations["gaia_xp"])
+    ids, mask = codec.encode_masked(mini.observations["gaia_xp"])
     assert ids.shape == mask.shape == (len(mini), codec.n_tokens)
     assert mask.all()
     first = 0
@@ -35,7 +35,7 @@ def test_the_amplitudes_alone_follow_the_spectrum(codec, mini):
 
 def test_decoding_returns_the_modalitys_unit(codec, mini):
     spectra = mini.observations["gaia_xp"]
-    decoded = codec.decode(codec.encode(spectra)[0])
+    decoded = codec.decode(codec.encode_masked(spectra)[0])
     ratio = np.median(decoded.flux, axis=1) / np.median(spectra.flux, axis=1)
     assert np.median(np.abs(ratio - 1)) < 0.1
 
@@ -48,7 +48,7 @@ def test_scaling_the_flux_changes_the_normalisation_token_only_in_the_main(codec
     brighter = Spectrum(
         spectra.flux * factor, spectra.ivar / factor**2, spectra.mask, spectra.wavelength
     )
-    a, b = codec.encode(spectra)[0], codec.encode(brighter)[0]
+    a, b = codec.encode_masked(spectra)[0], codec.encode_masked(brighter)[0]
     assert (b[:, 0] - a[:, 0] == 2).all()
     assert (a[:, 1:] == b[:, 1:]).float().mean() > 0.97
 
@@ -59,8 +59,8 @@ def test_masked_pixels_never_reach_the_tokens(codec, mini):
     mask[:, 100:110] = False
     wild = spectra.flux.copy()
     wild[:, 100:110] = 1e-12
-    a = codec.encode(Spectrum(spectra.flux, spectra.ivar, mask, spectra.wavelength))[0]
-    b = codec.encode(Spectrum(wild, spectra.ivar, mask, spectra.wavelength))[0]
+    a = codec.encode_masked(Spectrum(spectra.flux, spectra.ivar, mask, spectra.wavelength))[0]
+    b = codec.encode_masked(Spectrum(wild, spectra.ivar, mask, spectra.wavelength))[0]
     assert torch.equal(a, b)
 
 
@@ -68,22 +68,22 @@ def test_objects_without_a_good_pixel_have_no_tokens(codec, mini):
     spectra = mini.observations["gaia_xp"][:3]
     mask = spectra.mask.copy()
     mask[1] = False
-    _, present = codec.encode(Spectrum(spectra.flux, spectra.ivar, mask, spectra.wavelength))
+    _, present = codec.encode_masked(Spectrum(spectra.flux, spectra.ivar, mask, spectra.wavelength))
     assert present.all(1).tolist() == [True, False, True]
 
 
 def test_encoding_leaves_its_input_alone_and_ignores_the_batch(codec, mini):
     spectra = mini.observations["gaia_xp"][:30]
     before = spectra.flux.copy()
-    ids = codec.encode(spectra)[0]
+    ids = codec.encode_masked(spectra)[0]
     np.testing.assert_array_equal(spectra.flux, before)
-    assert torch.equal(codec.encode(spectra, batch_size=7)[0], ids)
+    assert torch.equal(codec.encode_masked(spectra, batch_size=7)[0], ids)
 
 
 def test_a_saved_codec_gives_the_same_tokens(codec, mini, tmp_path):
     spectra = mini.observations["gaia_xp"][:20]
     again = load_codec(codec.save(tmp_path / "codec"))
-    assert torch.equal(again.encode(spectra)[0], codec.encode(spectra)[0])
+    assert torch.equal(again.encode_masked(spectra)[0], codec.encode_masked(spectra)[0])
 
 
 def test_another_grid_is_refused(codec, mini):

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnisky.codecs.fsq import FSQ
+from omnisky.codecs.quantisers.fsq import FSQ
 
 __all__ = ["ResidualAutoencoder"]
 

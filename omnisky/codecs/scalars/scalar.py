@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from omnisky.codecs.codec import Codec, TokenGroup
-from omnisky.codecs.quantile import QuantileBins
+from omnisky.codecs.quantisers.quantile import QuantileBins
 from omnisky.modalities import Measurement, Scalar
 
 __all__ = ["ScalarCodec", "ScalarCodecConfig"]
@@ -65,18 +65,18 @@ class ScalarCodec(Codec):
     def groups(self) -> tuple[TokenGroup, ...]:
         return (TokenGroup(kind="ordinal", n_tokens=1, vocab_size=self.config.bins),)
 
-    def encode(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
+    def encode_masked(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
         value, mask = _values_of(measurement, self.modality)
         return torch.where(mask, self.bins.encode(value), 0), mask
 
-    def decode(self, ids: Tensor, present: Tensor | None = None) -> Scalar:
+    def decode(self, ids: Tensor, mask: Tensor | None = None) -> Scalar:
         if ids.min() < 0 or ids.max() >= self.config.bins:
             raise ValueError(
                 f"token ids of {self.modality!r} lie in 0 … {self.config.bins - 1}; found "
                 f"{int(ids.min())} … {int(ids.max())}"
             )
-        mask = None if present is None else present.numpy()
-        return Scalar(self.bins.decode(ids)[:, 0].numpy(), mask=mask)
+        good = None if mask is None else mask[:, 0].numpy()
+        return Scalar(self.bins.decode(ids)[:, 0].numpy(), mask=good)
 
     def values(self) -> Tensor:
         return self.bins.means

@@ -26,15 +26,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from omnisky.codecs.codec import Codec, TokenGroup
-from omnisky.codecs.convolution import ResidualAutoencoder
-from omnisky.codecs.quantile import QuantileBins
+from omnisky.codecs.quantisers.quantile import QuantileBins
+from omnisky.codecs.spectrum.convolution import ResidualAutoencoder
 from omnisky.modalities import Measurement, Spectrum
 
-__all__ = ["SpectrumCodec", "SpectrumCodecConfig"]
+__all__ = ["SampledSpectrumCodec", "SampledSpectrumCodecConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrumCodecConfig:
+class SampledSpectrumCodecConfig:
     """Configure a spectrum codec.
 
     Parameters
@@ -79,18 +79,18 @@ class SpectrumCodecConfig:
             )
 
 
-class SpectrumCodec(Codec):
+class SampledSpectrumCodec(Codec):
     """Encode spectra of one modality; see the module's first lines for the design."""
 
     kind: ClassVar[str] = "spectrum-codec"
-    config_class: ClassVar[type] = SpectrumCodecConfig
+    config_class: ClassVar[type] = SampledSpectrumCodecConfig
     wavelength: Tensor
     centre: Tensor
     weight: Tensor
     basis: Tensor
     scale: Tensor
 
-    def __init__(self, config: SpectrumCodecConfig) -> None:
+    def __init__(self, config: SampledSpectrumCodecConfig) -> None:
         super().__init__()
         self.config = config
         pixels, directions = config.n_pixels, config.n_amplitudes
@@ -220,7 +220,7 @@ class SpectrumCodec(Codec):
         )
 
     @torch.no_grad()
-    def encode(
+    def encode_masked(
         self, measurement: Measurement, batch_size: int = 2048
     ) -> tuple[Tensor, Bool[Tensor, "object token"]]:
         if not isinstance(measurement, Spectrum):
@@ -238,15 +238,15 @@ class SpectrumCodec(Codec):
         return torch.where(present, ids, 0), present.expand(-1, self.n_tokens).clone()
 
     @torch.no_grad()
-    def decode(self, ids: Tensor, present: Tensor | None = None) -> Spectrum:
+    def decode(self, ids: Tensor, mask: Tensor | None = None) -> Spectrum:
         """Return spectra in the modality's unit; their ivar is zero (unknown)."""
         directions = self.config.n_amplitudes
         norm, token, codes = ids.split([1, directions, self.autoencoder.n_patches], dim=1)
         smooth = self.amplitude_bins.decode(token).float() @ self.basis
         flux = self.reconstruct(smooth, self.autoencoder.decode(codes))
         flux = flux.double() * 10 ** self.norm_bins.decode(norm)
-        mask = None if present is None else present[:, None].expand(-1, flux.shape[1]).numpy()
-        return Spectrum(flux.numpy(), mask=mask, wavelength=self.wavelength.numpy())
+        good = None if mask is None else mask.all(1, keepdim=True).expand(-1, flux.shape[1]).numpy()
+        return Spectrum(flux.numpy(), mask=good, wavelength=self.wavelength.numpy())
 
     def values(self) -> Tensor:
         return torch.cat([self.norm_bins.means, self.amplitude_bins.means])
@@ -267,7 +267,9 @@ def _check_grid(found: np.ndarray, grid: np.ndarray, modality: str) -> None:
         )
 
 
-def _tensors(spectra: Spectrum, config: SpectrumCodecConfig) -> tuple[Tensor, Tensor, Tensor]:
+def _tensors(
+    spectra: Spectrum, config: SampledSpectrumCodecConfig
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return flux, error and mask; a pixel without a known error is not used."""
     if spectra.flux.shape[1] != config.n_pixels:
         raise ValueError(

@@ -1,0 +1,8 @@
+"""Codecs as AION-1 released them: their folders, their names, and what that release does wrong.
+
+Formats only: the networks are those of the rooms beside this one, which also train ours.
+"""
+
+from omnisky.codecs.aion.folders import COMPAT, NAMES, folder_name, load_aion
+
+__all__ = ["COMPAT", "NAMES", "folder_name", "load_aion"]

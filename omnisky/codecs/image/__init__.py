@@ -1,0 +1,1 @@
+"""Images of any survey as tokens, through one network."""

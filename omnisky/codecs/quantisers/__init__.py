@@ -1,0 +1,6 @@
+"""What turns numbers and vectors into a finite set of ids."""
+
+from omnisky.codecs.quantisers.fsq import FSQ
+from omnisky.codecs.quantisers.quantile import QuantileBins
+
+__all__ = ["FSQ", "QuantileBins"]

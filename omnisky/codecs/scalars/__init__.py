@@ -1,0 +1,1 @@
+"""Numbers as tokens: one token each, binned on a scale that suits the quantity."""

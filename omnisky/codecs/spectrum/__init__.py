@@ -1,0 +1,1 @@
+"""Spectra as tokens: on a fixed grid, on a latent grid, or on their own."""
