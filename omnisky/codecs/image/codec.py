@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from omnisky import surveys
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
 from omnisky.codecs.image.config import ImageCodecConfig
 from omnisky.codecs.image.magvit import Decoder, Encoder
@@ -29,6 +28,7 @@ from omnisky.codecs.image.pixels import DEFAULT_LIMIT, compress, context_of, cro
 from omnisky.codecs.image.stems import Band, TableHead, TableStem
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.modalities import Image, Measurement
+from omnisky.surveys import modality
 
 __all__ = ["ImageCodec", "ImageCodecConfig"]
 
@@ -268,7 +268,7 @@ class ImageCodec(LearnedCodec):
         ]
         pixels = torch.cat(flux).numpy()
         good = np.broadcast_to(there.numpy()[:, None, None, None], pixels.shape)
-        scale = surveys.modality(self.modality).pixel_scale_arcsec
+        scale = modality(self.modality).pixel_scale_arcsec
         assert scale is not None  # every declared image has one
         return Image(pixels, mask=good, bands=bands, pixel_scale_arcsec=scale)
 

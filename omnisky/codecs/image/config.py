@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from omnisky import surveys
 from omnisky.codecs.image.pixels import DEFAULT_LIMIT, LIMITS
 from omnisky.codecs.image.stems import Band
+from omnisky.surveys import modality
 
 __all__ = ["ImageCodecConfig"]
 
@@ -73,7 +73,7 @@ class ImageCodecConfig:
 
     def __post_init__(self) -> None:
         if not self.bands:
-            declared = {name: surveys.modality(name).bands for name in self.modalities}
+            declared = {name: modality(name).bands for name in self.modalities}
             bands = tuple(f"{name}/{band}" for name, all in declared.items() for band in all)
             object.__setattr__(self, "bands", bands)
         if not self.limits:
