@@ -63,6 +63,7 @@ class ImageCodec(LearnedCodec):
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities it encodes."""
         return self.config.modalities
 
     @property
@@ -77,6 +78,7 @@ class ImageCodec(LearnedCodec):
 
     @property
     def groups(self) -> tuple[TokenGroup, ...]:
+        """One group: a code for each square of pixels, row by row."""
         return (
             TokenGroup(
                 kind="code",
@@ -90,7 +92,8 @@ class ImageCodec(LearnedCodec):
     def n_codes(self) -> int:
         return self.quantiser.n_codes
 
-    def values(self) -> Tensor | None:
+    def values(self) -> None:
+        """Return None: its codes are no numbers."""
         return None
 
     # The network itself: what a faster implementation replaces.
@@ -187,6 +190,7 @@ class ImageCodec(LearnedCodec):
         return (*self.bands, *(band for band in images.bands if band not in self.bands))
 
     def count_outside(self, measurement: Measurement) -> int:
+        """Return how many objects have more than 1 % of their good pixels beyond the limits."""
         images = self._check_image(measurement)
         limit = self._limit(images.bands).cpu().numpy()
         share = (np.abs(images.flux) > limit).sum((1, 2, 3)) / images.mask.sum((1, 2, 3)).clip(1)
@@ -198,6 +202,15 @@ class ImageCodec(LearnedCodec):
     def encode_masked(
         self, measurement: Measurement, batch_size: int = 16
     ) -> tuple[Tensor, Bool[Tensor, "object token"]]:
+        """Return ids and mask (True = token exists), both of shape (object, token).
+
+        Parameters
+        ----------
+        measurement : Image
+            Images of its modality in nanomaggies, any of its bands in any order.
+        batch_size : int
+            Objects at a time.
+        """
         images = self._check_image(measurement)
         keys, device = self._keys(self._layout(images)), self.to_latent.weight.device
         ids = []
