@@ -39,6 +39,8 @@ _STEMS: dict[str, tuple[type, type]] = {"table": (TableStem, TableHead)}
 _CEILING = 1e4
 # More than this fraction of an image beyond the limits is no star's core.
 _OUTSIDE = 0.01
+# Surveys round their pixel scales.
+_SCALE_TOLERANCE = 0.02
 
 
 class ImageCodec(LearnedCodec):
@@ -151,6 +153,14 @@ class ImageCodec(LearnedCodec):
                 f"{width}. Cut larger images, or add a masked border: "
                 f"omnisky.codecs.image.padded(images, {size})"
             )
+        expected = modality(name).pixel_scale_arcsec
+        if self.config.stem == "table" and not np.isclose(
+            measurement.pixel_scale_arcsec, expected or 0, rtol=_SCALE_TOLERANCE
+        ):
+            raise ValueError(
+                f"images of {name!r} have pixels of {expected} arcsec, and this codec knows no "
+                f"others; found {measurement.pixel_scale_arcsec:g}. Resample them"
+            )
         return measurement
 
     def prepare(self, measurement: Measurement) -> dict[str, Tensor]:
@@ -166,7 +176,7 @@ class ImageCodec(LearnedCodec):
         Raises
         ------
         TypeError, ValueError
-            If the measurement is no image, or its bands or size do not fit.
+            If the measurement is no image, or its bands, size or pixel scale do not fit.
         """
         images = self._check_image(measurement)
         layout = self._layout(images)
@@ -267,10 +277,11 @@ class ImageCodec(LearnedCodec):
         """
         bands = self.bands if bands is None else tuple(bands)
         keys = self._keys(bands)
-        if unknown := [band for _, band in keys if not self.head.knows((self.modality, band))]:
+        unknown = [key[1] for key in keys if not self.head.knows(key)]
+        if unknown or not bands:
             raise ValueError(
-                f"modality {self.modality!r} has no band {', '.join(map(repr, unknown))} in this "
-                f"codec; it decodes {', '.join(self.bands)}"
+                f"bands to decode must be among {', '.join(self.bands)} of {self.modality!r}; "
+                f"found {', '.join(map(repr, unknown)) or 'none'}"
             )
         if not self.config.compat:
             self._check_ids(ids, mask)
@@ -280,7 +291,8 @@ class ImageCodec(LearnedCodec):
             for part, good in zip(ids.split(batch_size), there.split(batch_size), strict=True)
         ]
         pixels = torch.cat(flux).numpy()
-        good = np.broadcast_to(there.numpy()[:, None, None, None], pixels.shape)
+        # With `compat` a pixel may be infinite: it comes back masked.
+        good = there.numpy()[:, None, None, None] & np.isfinite(pixels)
         scale = modality(self.modality).pixel_scale_arcsec
         assert scale is not None  # every declared image has one
         return Image(pixels, mask=good, bands=bands, pixel_scale_arcsec=scale)

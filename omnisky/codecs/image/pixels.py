@@ -77,7 +77,8 @@ def expand(
         Flux beyond which the inverse goes on as a straight line, with its slope there: `sinh` of
         what an untrained network says overflows, and gradients of it explode.
     """
-    y = compressed / (softening * gain)
+    # Half precision has no room for an exponential.
+    y = compressed.float() / (softening * gain)
     if limit is None:
         return torch.sinh(y) * softening
     edge = torch.asinh(torch.as_tensor(limit, dtype=y.dtype, device=y.device) / softening)
