@@ -65,6 +65,23 @@ def nano():
     return codec.eval()
 
 
+def _use_all_codes(peer):
+    """Scale what a random network says as training would: latents to 0 ± 1, fluxes to some nmgy."""
+    from aion.modalities import LegacySurveyImage
+
+    bands = ["DES-G", "DES-R", "DES-I", "DES-Z"]
+    flux = torch.from_numpy(_images("legacysurvey_image", count=2, size=96, seed=9).flux)
+    with torch.no_grad():
+        latent = peer._encode(LegacySurveyImage(flux=flux, bands=bands))
+        std, mean = torch.std_mean(latent, (0, 2))
+        peer.pre_quant_proj.weight /= std[:, None, None, None]
+        peer.pre_quant_proj.bias.sub_(mean).div_(std)
+        faint = peer.decode(torch.randint(4375, (1, 576)), bands=bands).flux
+        gain = 0.7 / (0.1 * torch.asinh(100 * faint)).abs().max()
+        peer.subsample_out.weight *= gain
+        peer.subsample_out.bias *= gain
+
+
 def _peer(folder, **changes):
     """Write a random codec of AION-1 as the hub has it; return the peer's own."""
     from aion.codecs.image import ImageCodec as PeerCodec
@@ -84,14 +101,7 @@ def _peer(folder, **changes):
     }
     peer = PeerCodec(**config).eval()
     open_gates(peer)
-    with torch.no_grad():
-        peer.pre_quant_proj.weight *= 5  # all levels in use
-        ids = torch.randint(4375, (1, 576))
-        faint = peer.decode(ids, bands=["DES-G", "DES-R", "DES-I", "DES-Z"]).flux
-        # Make decoded images reach some nanomaggies.
-        gain = 0.7 / (0.1 * torch.asinh(100 * faint)).abs().max()
-        peer.subsample_out.weight *= gain
-        peer.subsample_out.bias *= gain
+    _use_all_codes(peer)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
     tensors = {name: tensor.contiguous().clone() for name, tensor in peer.state_dict().items()}
