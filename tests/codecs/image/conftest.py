@@ -23,7 +23,7 @@ def _images(modality, count=3, size=104, seed=0, bands=None):
     flux = np.empty((count, len(bands), size, size))
     for image in flux:
         # Faint ones, and one beyond the limits.
-        peak, width = 10 ** rng.uniform(-1, 1.5), rng.uniform(2, 8)
+        peak, width = 10 ** rng.uniform(-1, 0.7), rng.uniform(2, 8)
         shape = np.exp(-np.hypot(x, y * rng.uniform(1, 2)) / width)
         image[:] = peak * shape * rng.uniform(0.5, 1.5, (len(bands), 1, 1))
     flux += 0.02 * rng.normal(size=flux.shape)
@@ -62,6 +62,13 @@ def nano():
         )
     )
     open_gates(codec)
+    batch = codec.prepare(_images("legacysurvey_image", count=2, seed=9))
+    keys = [("legacysurvey_image", band) for band in "griz"]
+    with torch.no_grad():
+        latent = codec._encode_latent(codec._compress(batch["flux"]), batch["mask"], keys)
+        std, mean = torch.std_mean(latent, (0, 1, 2))
+        codec.to_latent.weight /= std[:, None, None, None]
+        codec.to_latent.bias.sub_(mean).div_(std)
     return codec.eval()
 
 

@@ -331,3 +331,38 @@ def test_damaged_folders_are_refused(peer_of_aion, tmp_path):
     (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "depth": 3}))
     with pytest.raises(CheckpointError, match="quantizer_levels"):
         load(tmp_path / "other")
+
+
+@pytest.mark.real_data
+def test_same_tokens_as_aion_on_real_images(real_data, peer_of_aion, peer_encode):
+    from omnisky.codecs.image import padded
+    from omnisky.surveys import legacysurvey
+    from omnisky.surveys.coadds import Wanted
+    from omnisky.surveys.hsc import read_scene
+
+    peer, home = peer_of_aion
+    native = real_data / "native"
+    path = native / "legacysurvey_cutouts" / "test_image_grz_256.fits"
+    (objects,) = legacysurvey.read_cutouts([path])
+    coadd = legacysurvey.find_bricks(native / "legacysurvey")["0959p805"].open(["g"], Wanted())["g"]
+    flux, ivar = (np.empty((3600, 3600), np.float32) for _ in range(2))
+    mask = np.empty((3600, 3600), bool)
+    coadd.cut_all(flux, ivar, mask)
+    # What there is of the brick lies in one corner; some windows have bad pixels.
+    corners = [(y, x) for y in range(0, 1500, 300) for x in range(0, 800, 200)]
+    tiles = [
+        np.stack([a[y : y + 96, x : x + 96] for y, x in corners])[:, None]
+        for a in (flux, ivar, mask)
+    ]
+    brick = Image(*tiles, bands=("g",), pixel_scale_arcsec=0.262)
+    scenes = [
+        read_scene(native / "hsc" / f"{name}.npz") for name in ("hsc_cosmos", "hsc_cosmos_35")
+    ]
+    cases = [
+        ("legacysurvey_image", objects.observations["legacysurvey_image"]),
+        ("legacysurvey_image", brick[brick.present]),
+        *(("hsc_image", padded(scene, 96)) for scene in scenes),
+    ]
+    assert not cases[1][1].mask.all()
+    same = [load(home, m).encode(im) == peer_encode(peer, m, im) for m, im in cases]
+    assert torch.cat(same).double().mean() >= 0.9999
