@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
 from omnisky.codecs.image.config import ImageCodecConfig
+from omnisky.codecs.image.fast import decode_fast, encode_fast, is_fast
 from omnisky.codecs.image.magvit import Decoder, Encoder
 from omnisky.codecs.image.pixels import DEFAULT_LIMIT, compress, context_of, crop, expand
 from omnisky.codecs.image.stems import Band, TableHead, TableStem
@@ -48,6 +49,9 @@ class ImageCodec(LearnedCodec):
 
     kind: ClassVar[str] = "image-codec"
     config_class: ClassVar[type] = ImageCodecConfig
+
+    #: Of 1 x 1 and strided convolutions on a CPU without gradients: "float32" or "bf16".
+    precision: str = "float32"
 
     def __init__(self, config: ImageCodecConfig) -> None:
         super().__init__()
@@ -108,6 +112,8 @@ class ImageCodec(LearnedCodec):
         context: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return latent vectors (object, row, column, dim) of compressed flux."""
+        if is_fast(self, flux):
+            return encode_fast(self, flux, mask, bands, context)
         hidden = self.encoder(self.stem(flux, mask, bands, context))
         return self.to_latent(hidden).movedim(1, -1)
 
@@ -115,6 +121,8 @@ class ImageCodec(LearnedCodec):
         self, codes: Tensor, bands: Sequence[Band], context: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Return compressed flux (object, band, y, x) of codes (object, row, column, dim)."""
+        if is_fast(self, codes):
+            return decode_fast(self, codes, bands, context)
         hidden = self.decoder(self.from_latent(codes.movedim(-1, 1)))
         return self.head(hidden, bands, context)
 
