@@ -209,6 +209,7 @@ def test_half_precision_keeps_the_loss(nano, make_images):
     assert float(rough.detach()) == pytest.approx(float(exact.detach()), rel=0.2)
 
 
+@pytest.mark.slow
 def test_training_improves_reconstruction(make_images):
     torch.manual_seed(0)
     config = {"modalities": (LS,), "compressions": 3, "width": 8, "hidden": 32, "projection": 8}
