@@ -29,6 +29,7 @@ __all__ = ["codec_class", "codec_folders", "load_codec", "load_pretrained", "shi
 # Kind in the configuration → where its class lives; imported when it is met.
 _KINDS = {
     "scalar-codec": "omnisky.codecs.scalars.scalar:ScalarCodec",
+    "coefficients-codec": "omnisky.codecs.scalars.coefficients:CoefficientsCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
 }
 _SHIPPED = Path(__file__).parents[1] / "pretrained" / "codecs"
