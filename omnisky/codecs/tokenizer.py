@@ -13,7 +13,7 @@ from omnisky.codecs.codec import Codec
 from omnisky.codecs.loading import load_codec
 from omnisky.codecs.scalars.bank import ScalarBank
 from omnisky.codecs.tokens import Tokens
-from omnisky.modalities import Observations, UnknownModalityError
+from omnisky.modalities import Measurement, Observations, UnknownModalityError
 from omnisky.storage import CheckpointError
 
 __all__ = ["Tokenizer"]
@@ -108,7 +108,9 @@ class Tokenizer:
                     f"no codec for {name!r}; this tokenizer knows {', '.join(self.codecs)}"
                 )
         together = {n: ids for n, ids in tokens.items() if n in self._bank.names}
-        measured = self._bank.decode(together, tokens.mask) if together else {}
+        measured: dict[str, Measurement] = {}
+        if together:
+            measured.update(self._bank.decode(together, tokens.mask))
         for name, ids in tokens.items():
             if name not in together:
                 measured[name] = self.codecs[name].decode(ids, tokens.mask[name])

@@ -52,8 +52,9 @@ def modalities_of(survey: str) -> tuple[str, ...]:
     from omnisky.surveys import surveys
 
     _check_survey(survey)
-    # Sampled XP spectra are made from the coefficients; no table of the archive has them.
-    return tuple(m.name for m in surveys()[survey].modalities if m.name != "gaia_xp")
+    # Made from the coefficients; no table of the archive has them so.
+    made = ("gaia_xp", "gaia_xp_bp", "gaia_xp_rp")
+    return tuple(m.name for m in surveys()[survey].modalities if m.name not in made)
 
 
 def _check_survey(survey: str) -> None:
