@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from omnisky.modalities.surroundings import Catalog, SegmentationMap
+from omnisky.modalities.surroundings import rows_of as _rows
+
 __all__ = ["Coefficients", "Image", "Measurement", "Scalar", "Spectrum"]
-
-
-def _rows(array: np.ndarray, index: Any) -> np.ndarray:
-    """Take rows; a single integer still gives a batch of one object."""
-    rows = array[index]
-    return rows[None] if isinstance(index, (int, np.integer)) else rows
 
 
 @dataclass(frozen=True)
@@ -267,7 +264,7 @@ class Coefficients:
         return np.asarray(self.mask.any(axis=1))
 
 
-Measurement: TypeAlias = Scalar | Spectrum | Image | Coefficients
+Measurement: TypeAlias = Scalar | Spectrum | Image | Coefficients | Catalog | SegmentationMap
 
 
 def _not_negative(measurement: Measurement, name: str, shape: tuple[int, ...]) -> np.ndarray:
