@@ -1,4 +1,4 @@
-"""What lies about each object: the catalogue of its neighbours, and a map of what covers which pixel.
+"""What lies about each object: a catalogue of its neighbours, and a map of what covers a pixel.
 
 Both are laid on the pixels of a cut-out: x grows with the column of a pixel, y with its row, so
 that in a cut-out with north up and east to the left x grows to the west and y to the north.
@@ -95,7 +95,7 @@ class Catalog:
 
 @dataclass(frozen=True)
 class SegmentationMap:
-    """Hold a map of numbers from 0 to 1 for each object, such as what kind of source covers a pixel.
+    """Hold a map of numbers from 0 to 1 for each object, such as what covers a pixel.
 
     Parameters
     ----------

@@ -42,8 +42,8 @@ class StoreSpec:
         as LSDB, `datasets` and pandas expect them. Both are HATS.
     codec : str or mapping of str to str
         Of packed columns: ``"raw"``, ``"lossless"`` or ``"q16"`` for all images and spectra, or by
-        name of a modality or column. Coefficients and catalogs are raw unless named. With q16, fluxes are within
-        sigma / 32 and inverse variances and widths within 0.14 %, see `codecs`.
+        name of a modality or column. Coefficients and catalogs are raw unless named. With q16,
+        fluxes are within sigma / 32 and inverse variances and widths within 0.14 %, see `codecs`.
     margin_arcsec : float
         Width of the margin around each partition, in which neighbours are listed; 0 for none.
     max_rows, max_bytes : int
