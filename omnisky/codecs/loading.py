@@ -28,6 +28,8 @@ __all__ = ["codec_folders", "load_codec", "load_pretrained"]
 # Kind in the configuration → where its class lives; imported when it is met.
 _KINDS = {
     "scalar-codec": "omnisky.codecs.scalars.scalar:ScalarCodec",
+    "catalog-codec": "omnisky.codecs.surroundings.catalog:CatalogCodec",
+    "segmentation-codec": "omnisky.codecs.surroundings.segmentation:SegmentationCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
