@@ -239,6 +239,18 @@ class LearnedCodec(Codec):
         """Fit what has a closed form (bins, scales) to training samples, by modality name."""
         return
 
+    def augment(self, measurement: Measurement, generator: torch.Generator) -> Measurement:
+        """Return training objects as they might as well have been seen, such as mirrored images.
+
+        Parameters
+        ----------
+        measurement : Measurement
+            Objects, which must not be changed.
+        generator : torch.Generator
+            Source of all randomness, on the CPU.
+        """
+        return measurement
+
     @abstractmethod
     def prepare(self, measurement: Measurement) -> dict[str, Tensor]:
         """Return the tensors, one row an object, that `loss` needs of measurements."""
