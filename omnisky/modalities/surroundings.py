@@ -163,7 +163,7 @@ def _numbers(measurement: Catalog | SegmentationMap, name: str, ndim: int) -> np
             f"{given.shape} of {given.dtype}"
         )
     precision = np.float32 if given.dtype.itemsize <= 4 else np.float64
-    return np.asarray(given.astype(precision).filled(np.nan))
+    return np.where(np.ma.getmaskarray(given), np.nan, np.ma.getdata(given)).astype(precision)
 
 
 def _mask(measurement: Catalog | SegmentationMap, finite: np.ndarray) -> np.ndarray:

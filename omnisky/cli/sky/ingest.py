@@ -77,9 +77,8 @@ def ingest(
     workers : Workers
         Where tasks run.
     """
-    _refuse_others(
-        survey, _given(dataset, surroundings, stamps, beside, table, reading), bool(cutouts)
-    )
+    named = _given(dataset, surroundings, stamps, beside, table, reading)
+    _refuse_others(survey, named, bool(cutouts))
     if bool(catalog) == bool(cutouts):
         raise ValueError("give files: either --catalog or --cutouts")
     options = layout.options()
@@ -89,8 +88,8 @@ def ingest(
     chosen = selection_of(survey, selection)
     given = [workers.seen(path) for path in catalog or cutouts]
     files = files_of(given, "cutouts" if cutouts else survey)
-    own: dict[str, Any] = {} if dataset is None else {"dataset": dataset}
-    own |= {"surroundings": True} if surroundings else {}
+    around = {"surroundings": True} if surroundings else {}
+    own: dict[str, Any] = dict(around) if dataset is None else {"dataset": dataset}
     if survey == "table":
         own["columns"] = table.columns(reading)
         options["declarations"] = _declarations(files[0], own["columns"].keep)
@@ -104,9 +103,7 @@ def ingest(
         options=stamps.options() if cutouts else own,
         cutouts=bool(cutouts),
     )
-    told: dict[str, Any] = {"survey": survey, "selection": chosen.name}
-    if surroundings:
-        told["surroundings"] = True
+    told: dict[str, Any] = {"survey": survey, "selection": chosen.name, **around}
     if images is not None:
         # A look before the long part.
         bricks_of(str(images), survey, stamps.trusted, asked.command)

@@ -109,6 +109,18 @@ class SegmentationCodec(LearnedCodec):
     def n_codes(self) -> int:
         return self.fsq.n_codes
 
+    def augment(self, measurement: Measurement, generator: torch.Generator) -> Measurement:
+        """Return square maps turned by right angles and mirrored: the sky prefers no direction."""
+        assert isinstance(measurement, SegmentationMap)
+        turns = torch.randint(8, (len(measurement),), generator=generator).numpy()
+        parts = [measurement.field.copy(), measurement.mask.copy()]
+        for turn in range(8):
+            rows = turns == turn
+            for part in parts:
+                mirrored = part[rows][:, :, :: -1 if turn > 3 else 1]
+                part[rows] = np.rot90(mirrored, turn % 4, (1, 2))
+        return SegmentationMap(*parts, measurement.pixel_scale_arcsec)
+
     def prepare(self, measurement: Measurement) -> dict[str, Tensor]:
         """Return ``field`` and ``mask``, shape (object, 1, y, x), cropped to the codec's size."""
         if not isinstance(measurement, SegmentationMap):

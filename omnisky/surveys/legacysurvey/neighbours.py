@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -105,7 +106,7 @@ def surroundings_of(
     does.
     """
     half = MAP_PIXELS * PIXEL_SCALE_ARCSEC / 2
-    inside = np.flatnonzero((np.abs(sources.x) < half) & (np.abs(sources.y) < half))
+    inside = np.flatnonzero(np.maximum(np.abs(sources.x), np.abs(sources.y)) < half)
     distance = np.hypot(sources.x, sources.y)[inside]
     inside = inside[np.lexsort((distance, owner[inside]))]
     first = np.searchsorted(owner[inside], np.arange(count))
@@ -119,7 +120,7 @@ def surroundings_of(
     mask = np.zeros((count, MOST_SOURCES), dtype=bool)
     mask[at] = True
     field = _paint(owner, sources, count)
-    known = np.broadcast_to(mask.any(1)[:, None, None], field.shape)
+    known = np.repeat(mask.any(axis=1), MAP_PIXELS**2).reshape(field.shape)
     return {
         "legacysurvey_catalog": Catalog(**columns, mask=mask),
         "legacysurvey_segmentation": SegmentationMap(field, known, PIXEL_SCALE_ARCSEC),
@@ -173,7 +174,10 @@ def sources_in(path: str | os.PathLike, *, trusted: bool = False) -> Placed:
     for objects in stream(
         _LIGHT, path, selection=everything, problems=quiet, batch_size=_AT_ONCE, trusted=trusted
     ):
-        found = {n.removeprefix("legacysurvey_"): m for n, m in objects.observations.items()}
+        # All are scalars.
+        found: dict[str, Any] = {
+            n.removeprefix("legacysurvey_"): m for n, m in objects.observations.items()
+        }
         seeing = found["psfsize_r"]
         sources = Placed(
             x=objects.ra_deg,
