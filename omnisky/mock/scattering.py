@@ -93,7 +93,7 @@ def _nothing(name: str, count: int, size: int) -> Measurement:
         return Coefficients(np.zeros(shape), mask=np.zeros(shape, dtype=bool))
     if declared.kind == "catalog":
         shape = (count, declared.size or 0)
-        return Catalog(*np.zeros((5, *shape)), np.zeros(shape, dtype=bool))
+        return Catalog(*np.zeros((5, *shape)), mask=np.zeros(shape, dtype=bool))
     if declared.kind == "map":
         shape = (count, declared.size or 0, declared.size or 0)
         absent = np.zeros(shape, dtype=bool)

@@ -92,7 +92,9 @@ def _neighbours(seed: int, number: int, sigma: float, fwhm: float) -> dict[str, 
     half = MAP_PIXELS * PIXEL_SCALE_ARCSEC / 2
     known = around(seed, number, half)
     radius = np.where(known.star, 0.0, known.re)
-    signal = known.flux[:, COLOUR_BANDS.index("r")] / (sigma * spread(radius, fwhm))
+    signal = known.flux[:, COLOUR_BANDS.index("r")] / (
+        sigma * spread(radius, np.full(len(radius), fwhm))
+    )
     within = np.maximum(np.abs(known.east), np.abs(known.north)) < half + radius
     kept = np.flatnonzero((signal > _LISTED) & within & (np.arange(len(known)) < _MOST))
     one = np.array([number])

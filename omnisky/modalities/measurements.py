@@ -264,7 +264,8 @@ class Coefficients:
         return np.asarray(self.mask.any(axis=1))
 
 
-Measurement: TypeAlias = Scalar | Spectrum | Image | Coefficients | Catalog | SegmentationMap
+_WithErrors: TypeAlias = Scalar | Spectrum | Image | Coefficients
+Measurement: TypeAlias = _WithErrors | Catalog | SegmentationMap
 
 
 def _not_negative(measurement: Measurement, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -279,7 +280,7 @@ def _not_negative(measurement: Measurement, name: str, shape: tuple[int, ...]) -
     return array.astype(np.float32)
 
 
-def _clean(measurement: Measurement, values: str, ndim: int) -> None:
+def _clean(measurement: _WithErrors, values: str, ndim: int) -> None:
     """Check and normalise the arrays of a measurement in place (it is frozen for everyone else)."""
     kind = type(measurement).__name__
     if hasattr(getattr(measurement, values), "to_value"):

@@ -119,7 +119,7 @@ class SegmentationCodec(LearnedCodec):
             for part in parts:
                 mirrored = part[rows][:, :, :: -1 if turn > 3 else 1]
                 part[rows] = np.rot90(mirrored, turn % 4, (1, 2))
-        return SegmentationMap(*parts, measurement.pixel_scale_arcsec)
+        return SegmentationMap(parts[0], parts[1], measurement.pixel_scale_arcsec)
 
     def prepare(self, measurement: Measurement) -> dict[str, Tensor]:
         """Return ``field`` and ``mask``, shape (object, 1, y, x), cropped to the codec's size."""

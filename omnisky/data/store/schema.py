@@ -362,7 +362,7 @@ def _measurement(layout: ModalityLayout, columns: Mapping[str, np.ndarray]) -> M
     mask = columns[f"{layout.name}_mask"]
     flux, *rest = (columns[f"{layout.name}_{p}"] for p in _VALUES[layout.kind][0])
     if layout.kind == "catalog":
-        return Catalog(flux, *rest, mask)
+        return Catalog(flux, *rest, mask=mask)
     if layout.kind == "map":
         return SegmentationMap(flux, mask, layout.pixel_scale_arcsec)
     if layout.kind == "coefficients":
