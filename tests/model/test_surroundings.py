@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from omnisky.codecs import ScalarCodec, Tokenizer
-from omnisky.codecs.surroundings.catalog import CatalogCodec, CatalogCodecConfig
+from omnisky.codecs.surroundings.catalog import CatalogCodec
 from omnisky.codecs.surroundings.segmentation import SegmentationCodec, SegmentationCodecConfig
 from omnisky.mock import Universe
 from omnisky.modalities import Catalog, Observations, SegmentationMap
@@ -35,13 +35,12 @@ def observations():
 @pytest.fixture(scope="module")
 def model(observations):
     torch.manual_seed(0)
-    catalog = CatalogCodec(CatalogCodecConfig(modality=CATALOG, cells=24, bins=16))
-    catalog.fit({CATALOG: observations[CATALOG]})
+    catalog = CatalogCodec.fit(observations[CATALOG], modality=CATALOG, cells=24, bins=16)
     config = SegmentationCodecConfig(modality=MAP, width=8, hidden=4, levels=(4, 3))
     tokenizer = Tokenizer(
         {
             FLUX: ScalarCodec.fit(observations[FLUX], modality=FLUX, bins=16),
-            CATALOG: catalog.eval(),
+            CATALOG: catalog,
             MAP: SegmentationCodec(config).eval(),
         }
     )

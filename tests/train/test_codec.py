@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy_codec
 import torch
+import toy_codec
 from toy_objective import environment
 
 from omnisky.codecs import Codec, Tokenizer, loading
@@ -158,7 +158,7 @@ def test_other_data_or_another_codec_are_not_resumed(recipe, trained, tmp_path):
     for change in ("data.0.objects=50", "codec.config.flip=true"):
         with pytest.raises(ValueError, match="was trained on other data"):
             train_codec(recipe, [*settings, change], tmp_path)
-    with pytest.raises(ValueError, match="another configuration: ema 0.9 there, 0.5 here"):
+    with pytest.raises(ValueError, match=r"another configuration: ema 0\.9 there, 0\.5 here"):
         train_codec(recipe, [*settings, "train.ema=0.5"], tmp_path)
     train_codec(recipe, ["train.steps=12"], tmp_path)
 
@@ -311,7 +311,30 @@ def test_a_scalar_that_no_source_has_is_told(tmp_path):
     recipe.write_text(MOCK)
     with pytest.raises(UnknownModalityError, match="no mock survey has 'twomass_j'"):
         train_codec(recipe, ['scalars.modalities=["twomass_j"]'], tmp_path / "out")
-    with pytest.raises(ValueError, match="not a scalar"):
-        train_codec(
-            recipe, ['scalars.modalities=["gaia_xp_coefficients"]'], tmp_path / "out"
-        )
+
+
+def test_what_is_no_scalar_is_told(recipe, tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(
+        f"[scalars]\nmodalities = ['one_spectrum']\n[[data]]\nstore = '{recipe.parent / 'one'}'"
+    )
+    with pytest.raises(ValueError, match="'one_spectrum' is a Spectrum, not a scalar; use a sec"):
+        train_codec(path, (), tmp_path / "out")
+
+
+def test_scales_are_by_modality(tmp_path):
+    recipe = tmp_path / "mock.toml"
+    recipe.write_text(MOCK.replace("bins = 8", 'bins = 8\nscale = "log"'))
+    scales = "scalars.scales={gaia_g='linear'}", "scalars.ranges={gaia_g=[5, 20]}"
+    plan = read_recipe(recipe, CodecRecipe, scales)
+    assert plan.scalars is not None
+    assert plan.scalars.settings("gaia_parallax") == {"bins": 8, "scale": "log"}
+    told = {"bins": 8, "scale": "linear", "low": 5.0, "high": 20.0}
+    assert plan.scalars.settings("gaia_g") == told
+    for change, message in (
+        ("scalars.scales.gaia_q=log", "scales is about gaia_q, which is none of the modalities"),
+        ("scalars.scale=cubic", "scale must be one of .*found 'cubic'"),
+        ('scalars.modalities=["gaia_g", "gaia_g"]', "each once"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_recipe(recipe, CodecRecipe, [change])

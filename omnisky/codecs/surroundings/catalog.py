@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -84,23 +83,33 @@ class CatalogCodec(Codec):
         self.config = config
         self.shape_bins = QuantileBins(len(_SHAPES), config.bins)
 
-    @torch.no_grad()
-    def fit(self, samples: Mapping[str, Catalog]) -> None:
-        """Fit the bins of e1, e2 and r to the sources of training objects, by modality name.
+    @classmethod
+    def fit(cls, measurement: Catalog, *, modality: str, **settings: Any) -> CatalogCodec:
+        """Return a codec whose bins of e1, e2 and r are fitted to the sources of training objects.
+
+        Parameters
+        ----------
+        measurement : Catalog
+            Training objects.
+        modality : str
+            Name of the modality.
+        **settings
+            Others of `CatalogCodecConfig`, such as ``bins``.
 
         Raises
         ------
         ValueError
             If there are fewer extended sources than bins.
         """
-        catalog = samples[self.modality]
-        columns = self._shapes(catalog)[torch.from_numpy(catalog.mask)].numpy()
-        atoms = (0.0, 0.0, float(self._radius_scale(torch.zeros(1))))
+        codec = cls(CatalogCodecConfig(modality=modality, **settings))
+        columns = codec._shapes(measurement)[torch.from_numpy(measurement.mask)].numpy()
+        atoms = (0.0, 0.0, float(codec._radius_scale(torch.zeros(1))))
+        bins = codec.shape_bins
         for i, (values, atom) in enumerate(zip(columns.T, atoms, strict=True)):
-            edges, means = _table(values, atom, self.config.bins)
-            self.shape_bins.edges[i] = torch.from_numpy(edges)
-            self.shape_bins.means[i] = torch.from_numpy(means)
-            self.shape_bins.limits[i] = torch.tensor([values.min(), values.max()]).double()
+            edges, means = _table(values, atom, codec.config.bins)
+            bins.edges[i], bins.means[i] = torch.from_numpy(edges), torch.from_numpy(means)
+            bins.limits[i] = torch.tensor([values.min(), values.max()]).double()
+        return codec.eval()
 
     @property
     def groups(self) -> tuple[TokenGroup, ...]:

@@ -35,11 +35,9 @@ def maps(catalog):
 @pytest.fixture(scope="session")
 def catalog_codec(catalog):
     """Return a catalog codec with 64 bins, fitted."""
-    from omnisky.codecs.surroundings.catalog import CatalogCodec, CatalogCodecConfig
+    from omnisky.codecs.surroundings.catalog import CatalogCodec
 
-    codec = CatalogCodec(CatalogCodecConfig(modality="legacysurvey_catalog", bins=64))
-    codec.fit({"legacysurvey_catalog": catalog})
-    return codec.eval()
+    return CatalogCodec.fit(catalog, modality="legacysurvey_catalog", bins=64)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from omnisky.codecs import Codec
-from omnisky.codecs.surroundings.catalog import CatalogCodec, CatalogCodecConfig
+from omnisky.codecs.surroundings.catalog import CatalogCodec
 from omnisky.modalities import Catalog, Scalar
 from omnisky.storage import CheckpointError
 
@@ -118,7 +118,7 @@ def test_bad_input_gets_one_clear_error(catalog_codec, catalog):
         with pytest.raises(ValueError, match="sources must be"):
             Catalog(**columns)
     with pytest.raises(ValueError, match="other than 0; found"):
-        CatalogCodec(CatalogCodecConfig(modality="a")).fit({"a": catalog[:5]})
+        CatalogCodec.fit(catalog[:5], modality="a")
 
 
 def test_what_lies_outside_is_counted_and_gets_the_outermost_token(catalog_codec, catalog):
@@ -154,9 +154,7 @@ def test_saved_and_loaded_it_is_the_same(catalog_codec, catalog, tmp_path):
 
 
 def test_one_vocabulary_makes_one_group(catalog):
-    config = CatalogCodecConfig(modality="a", bins=96)
-    codec = CatalogCodec(config)
-    codec.fit({"a": catalog})
+    codec = CatalogCodec.fit(catalog, modality="a", bins=96)
     assert [(g.n_tokens, g.vocab_size) for g in codec.groups] == [(1, 20), (100, 96)]
     with pytest.raises(ValueError, match="needs at least 2 sources"):
-        replace(config, sources=1)
+        replace(codec.config, sources=1)
