@@ -30,6 +30,8 @@ __all__ = ["codec_class", "codec_folders", "load_codec", "load_pretrained", "shi
 _KINDS = {
     "image-codec": "omnisky.codecs.image.codec:ImageCodec",
     "scalar-codec": "omnisky.codecs.scalars.scalar:ScalarCodec",
+    "catalog-codec": "omnisky.codecs.surroundings.catalog:CatalogCodec",
+    "segmentation-codec": "omnisky.codecs.surroundings.segmentation:SegmentationCodec",
     "coefficients-codec": "omnisky.codecs.scalars.coefficients:CoefficientsCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
 }
