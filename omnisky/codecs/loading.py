@@ -29,6 +29,7 @@ __all__ = ["codec_folders", "load_codec", "load_pretrained"]
 _KINDS = {
     "scalar-codec": "omnisky.codecs.scalars.scalar:ScalarCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
+    "latent-spectrum-codec": "omnisky.codecs.spectrum.latent:LatentSpectrumCodec",
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -55,9 +55,7 @@ class LFQ(nn.Module):
         """Return the quantised vector of each index."""
         return ((indices.unsqueeze(-1) & self._basis) != 0).float() * 2 - 1
 
-    def losses(
-        self, z: Float[Tensor, "*batch dim"]
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def losses(self, z: Float[Tensor, "*batch dim"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return what training adds for unquantised vectors: commitment and entropy.
 
         The commitment is the mean of (z - sign z)². The entropy term is the mean entropy of the
@@ -71,5 +69,6 @@ class LFQ(nn.Module):
         p = log_p.exp()
         each = -(p * log_p).sum(-1).mean()
         mean = p.mean(0)
-        together = -torch.special.xlogy(mean, mean).sum()
+        # Codes that nothing is near have no probability, and their logarithm no gradient.
+        together = -(mean * mean.clamp(min=1e-20).log()).sum()
         return commitment, each - together
