@@ -176,11 +176,15 @@ class LatentSpectrumCodec(LearnedCodec):
             raise ValueError(f"precision must be 'float32' or 'bf16'; found {self.precision!r}")
         if self.precision == "float32":
             return network
-        fast = copy.deepcopy(network)
-        for module in fast.modules():
-            if isinstance(module, nn.Linear):
-                module.bfloat16()
-        return fast
+        products = {
+            id(p) for m in network.modules() if isinstance(m, nn.Linear) for p in m.parameters()
+        }
+        # All other parameters are shared with the copy, not copied.
+        memo = {
+            id(p): nn.Parameter(p.bfloat16(), requires_grad=False) if id(p) in products else p
+            for p in network.parameters()
+        }
+        return copy.deepcopy(network, memo)
 
     def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Split rows into what goes through the network at a time."""
