@@ -28,6 +28,7 @@ __all__ = ["codec_folders", "load_codec", "load_pretrained"]
 # Kind in the configuration → where its class lives; imported when it is met.
 _KINDS = {
     "scalar-codec": "omnisky.codecs.scalars.scalar:ScalarCodec",
+    "native-spectrum-codec": "omnisky.codecs.spectrum.native:NativeSpectrumCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
