@@ -70,6 +70,7 @@ class LFQ(nn.Module):
         log_p = (2 * self.inverse_temperature * z @ codebook.T).log_softmax(-1)
         p = log_p.exp()
         each = -(p * log_p).sum(-1).mean()
-        mean = p.mean(0)
-        together = -torch.special.xlogy(mean, mean).sum()
+        # A code that nothing leans to has probability 0, where the logarithm has no gradient.
+        mean = p.mean(0).clamp(min=1e-12)
+        together = -(mean * mean.log()).sum()
         return commitment, each - together

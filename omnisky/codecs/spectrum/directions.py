@@ -15,6 +15,7 @@ from torch import Tensor, nn
 __all__ = ["Directions"]
 
 _ROUNDS = 12
+_MOST = 6000
 # Objects further out than so many times the usual size do not count for more.
 _TAME = 3.0
 # Deviations beyond so many sigma (emission lines, cosmic rays) lose weight in the second fit.
@@ -49,6 +50,9 @@ class Directions(nn.Module):
         value, weight : Tensor, shape (object, knot)
             Values and their inverse variances; zero weight where there is no value.
         """
+        # More objects change the directions little, and cost memory.
+        every = -(-len(value) // _MOST)
+        value, weight = value[::every], weight[::every]
         mean = (value * weight).sum(0) / weight.sum(0).clamp(min=1e-12)
         known = weight.sum(0) > 0
         x = torch.where(weight > 0, value - mean, 0)

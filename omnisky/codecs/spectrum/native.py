@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from omnisky import surveys
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
 from omnisky.codecs.quantisers.fsq import FSQ
+from omnisky.codecs.quantisers.lfq import LFQ
 from omnisky.codecs.quantisers.quantile import QuantileBins
 from omnisky.codecs.spectrum.directions import Directions
 from omnisky.codecs.spectrum.knots import OnKnots, on_knots
@@ -40,6 +41,8 @@ __all__ = ["NativeSpectrumCodec", "NativeSpectrumCodecConfig"]
 
 # log10 of the normalisation, in whatever unit, and of the noise over it.
 _NORM, _NOISE = (-4.0, 6.0), (-3.5, 1.5)
+# Weights of the two losses of LFQ, those of AION-1.
+_COMMITMENT, _ENTROPY = 0.25, 0.1
 # Objects that go through the network at a time.
 _BATCH = 64
 # Grids whose geometry is kept.
@@ -61,7 +64,9 @@ class NativeSpectrumCodecConfig:
     bins : int
         Bins of the normalisation, the noise and each amplitude.
     levels : tuple of int
-        FSQ levels of the code tokens.
+        Levels of each digit of the code tokens.
+    quantiser : {"fsq", "lfq"}
+        Finite scalar or lookup-free quantisation; the latter has two levels everywhere.
     width, depth : int
         Channels and residual blocks of the encoder and of the decoder.
     error_floor : float
@@ -75,6 +80,7 @@ class NativeSpectrumCodecConfig:
     n_amplitudes: int = 24
     bins: int = 1024
     levels: tuple[int, ...] = (8, 5, 5, 5)
+    quantiser: str = "fsq"
     width: int = 96
     depth: int = 3
     error_floor: float = 0.01
@@ -86,6 +92,10 @@ class NativeSpectrumCodecConfig:
                 "native spectrum codec: needs modalities, n_amplitudes, width and depth of at "
                 f"least 1, and 4 bins; found {self}"
             )
+        if self.quantiser not in ("fsq", "lfq"):
+            raise ValueError(f"quantiser must be 'fsq' or 'lfq'; found {self.quantiser!r}")
+        if self.quantiser == "lfq" and set(self.levels) != {2}:
+            raise ValueError(f"LFQ has levels of 2 only; found {self.levels}")
 
 
 class NativeSpectrumCodec(LearnedCodec):
@@ -104,7 +114,7 @@ class NativeSpectrumCodec(LearnedCodec):
         self.amplitude_bins = QuantileBins(config.n_amplitudes, config.bins)
         self.directions = Directions(config.n_amplitudes, self.partition.n_knots)
         self.autoencoder = BinAutoencoder(
-            FSQ(config.levels),
+            FSQ(config.levels) if config.quantiser == "fsq" else LFQ(len(config.levels)),
             len(config.levels),
             n_bins=self.partition.n_bins,
             per_bin=self.partition.per_bin,
@@ -252,7 +262,8 @@ class NativeSpectrumCodec(LearnedCodec):
         """
         about, there = batch["about"], batch["there"]
         network = self.autoencoder
-        codes = network.quantiser(network.latents(batch["knots"], about, there))
+        latents = network.latents(batch["knots"], about, there)
+        codes = network.quantiser(latents)
         flux, logit, covered = self._read(codes, batch, surveys.modality(self.modality).wavelength)
         good = batch["good"]
         deviation2 = torch.where(good, flux - batch["flux"], 0).square()
@@ -265,7 +276,11 @@ class NativeSpectrumCodec(LearnedCodec):
             plain = (deviation2 * batch["ivar"]).sum(1) / count
             ids = network.quantiser.codes_to_indices(codes)[there]
         metrics = {"chi2_per_pixel": plain.median(), "mask_loss": mask_loss.detach(), "codes": ids}
-        return chi2.log1p().mean() + self.config.mask_weight * mask_loss, metrics
+        total = chi2.log1p().mean() + self.config.mask_weight * mask_loss
+        if isinstance(network.quantiser, LFQ):
+            commitment, indecision = network.quantiser.losses(latents[there])
+            total = total + _COMMITMENT * commitment + _ENTROPY * indecision
+        return total, metrics
 
     def _read(
         self, codes: Tensor, said: Mapping[str, Tensor], wavelength: np.ndarray

@@ -53,6 +53,12 @@ def code_usage(codes: Tensor, n_codes: int) -> dict[str, float]:
     }
 
 
+def _limit(measured: OnKnots) -> float:
+    """Return the R² that the true spectrum would have: the rest is the given noise."""
+    good = measured.good
+    return float(1 - (1 / measured.ivar[good]).sum() / (good.sum() * measured.flux[good].var()))
+
+
 def reconstruction(
     measured: OnKnots, decoded: np.ndarray, chance: np.ndarray, seen: np.ndarray
 ) -> dict[str, float]:
@@ -73,12 +79,11 @@ def reconstruction(
     present = good.any(1)
     chi2 = (((measured.flux - decoded) ** 2 * measured.ivar).sum(1) / good.sum(1).clip(1))[present]
     flux, found = measured.flux[present], decoded[present]
-    scale = measured.scale[present, None]
     return {
         "chi2_per_pixel_median": float(np.median(chi2)),
         "chi2_per_pixel_90": float(np.quantile(chi2, 0.9)),
         "r2": r_squared(flux, found, good[present]),
-        "r2_scaled": r_squared(flux / scale, found / scale, good[present]),
+        "r2_limit": _limit(measured),
         "mask_auc": area_under_roc(chance[present].ravel(), good[present].ravel()),
         "mask_auc_in_bins_seen": area_under_roc(chance[seen], good[seen]),
     }
