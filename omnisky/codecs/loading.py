@@ -5,6 +5,7 @@ A source may be
 * a folder of one codec (``config.json`` and ``model.safetensors``), ours or AION-1's;
 * a folder with codecs under ``<name>/`` or ``codecs/<name>/``, such as a model or a checkout of
   ``polymathic-ai/aion-base``;
+* the name of a codec that ships with omnisky;
 * a hub id ``organisation/name``, of which only the codec's own files are fetched.
 
 Nothing in these files is ever executed: safetensors and JSON only.
@@ -23,7 +24,7 @@ from omnisky.codecs.aion import COMPAT, folder_name, load_aion
 from omnisky.codecs.codec import Codec
 from omnisky.storage import CheckpointError
 
-__all__ = ["codec_folders", "load_codec", "load_pretrained"]
+__all__ = ["codec_class", "codec_folders", "load_codec", "load_pretrained", "shipped"]
 
 # Kind in the configuration → where its class lives; imported when it is met.
 _KINDS = {
@@ -31,6 +32,7 @@ _KINDS = {
     "native-spectrum-codec": "omnisky.codecs.spectrum.native:NativeSpectrumCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
 }
+_SHIPPED = Path(__file__).parents[1] / "pretrained" / "codecs"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -47,8 +49,26 @@ def load_codec(folder: str | os.PathLike) -> Codec:
     kind = _config(Path(folder)).get("kind")
     if kind not in _KINDS:
         raise CheckpointError(f"{folder} holds a {kind!r}; known codecs are {', '.join(_KINDS)}")
+    return codec_class(kind).from_folder(folder)
+
+
+def codec_class(kind: str) -> type[Codec]:
+    """Return the class of a kind of codec, such as ``"image-codec"``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind; the message lists those that are.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"no codec of kind {kind!r}; there are {', '.join(_KINDS)}")
     module, _, name = _KINDS[kind].partition(":")
-    return getattr(import_module(module), name).from_folder(folder)
+    return getattr(import_module(module), name)
+
+
+def shipped() -> list[str]:
+    """Return the names of the codecs that ship with omnisky."""
+    return sorted(path.parent.name for path in _SHIPPED.glob("*/config.json"))
 
 
 def load_pretrained(
@@ -62,6 +82,8 @@ def load_pretrained(
     if compat not in (None, COMPAT):
         raise ValueError(f"compat must be {COMPAT!r} or left out; found {compat!r}")
     folder = Path(source)
+    if not folder.exists() and str(source) in shipped():
+        folder = _SHIPPED / folder
     if not folder.exists() and isinstance(source, str) and _HUB_ID.fullmatch(source):
         folder = _fetch(source, modality, revision)
     elif revision is not None:
@@ -100,8 +122,8 @@ def _one_codec(folder: Path, modality: str | None) -> Path:
     """Return the folder of the codec asked for."""
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"there is no folder {folder}; give a codec's or a model's folder, or a hub id "
-            "organisation/name"
+            f"there is no folder {folder}; give a codec's or a model's folder, a codec that ships "
+            f"with omnisky ({', '.join(shipped()) or 'none'}), or a hub id organisation/name"
         )
     inner = codec_folders(folder)
     if (folder / "config.json").is_file() and not (folder / "codecs").is_dir():
