@@ -225,6 +225,11 @@ class LearnedCodec(Codec):
     def n_codes(self) -> int:
         """Size of the vocabulary whose usage training watches."""
 
+    @property
+    def trained_modalities(self) -> tuple[str, ...]:
+        """Modalities that training needs objects of; others are encoded without."""
+        return self.modalities
+
     def fit(self, samples: Mapping[str, Measurement]) -> None:
         """Fit what has a closed form (bins, scales) to training samples, by modality name."""
         return

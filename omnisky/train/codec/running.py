@@ -92,7 +92,7 @@ def _train_learned(
 ) -> None:
     assert plan.train is not None, "checked before"
     run = final.with_name(f"{final.name}-run")
-    parts = open_parts(plan.sources, codec.modalities, run, learned.held_out)
+    parts = open_parts(plan.sources, codec.trained_modalities, run, learned.held_out)
     codec.fit(_samples(parts, learned.samples))
     if in_main_process():
         write_json(plan, run / "recipe.json")

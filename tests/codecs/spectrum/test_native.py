@@ -30,9 +30,13 @@ def mock() -> dict[str, Spectrum]:
 def codec(mock) -> NativeSpectrumCodec:
     """A small codec that has made some steps, so that no weight is zero."""
     torch.manual_seed(0)
-    names = (*SURVEYS.values(), "lamost_spectrum")
     config = NativeSpectrumCodecConfig(
-        modalities=names, n_amplitudes=N_ORDINAL - 2, bins=64, width=16, depth=2
+        modalities=tuple(SURVEYS.values()),
+        untrained=("lamost_spectrum",),
+        n_amplitudes=N_ORDINAL - 2,
+        bins=64,
+        width=16,
+        depth=2,
     )
     codec = NativeSpectrumCodec(config)
     codec.fit(mock)
@@ -136,7 +140,9 @@ def test_a_survey_with_another_grid_is_encoded(codec, mock, step_nm):
     line = 10 * np.exp(-0.5 * ((grid - 656.3) / 2) ** 2)
     flux = 5 + 0.01 * (grid - 650) + line
     error = np.full_like(flux, 0.3)
-    spectra = Spectrum((flux + error * rng.normal(size=len(grid)))[None], error[None] ** -2, None, grid)
+    spectra = Spectrum(
+        (flux + error * rng.normal(size=len(grid)))[None], error[None] ** -2, None, grid
+    )
     view = codec.of("lamost_spectrum")
     ids, mask = view.encode_masked(spectra)
     edges = view.partition.edges
@@ -165,9 +171,9 @@ def test_decoding_masks_bins_without_tokens(codec, mock):
 
 def test_objects_without_a_good_pixel_are_refused_by_encode(codec, mock):
     spectra = mock["desi_spectrum"][:2]
+    mask = spectra.mask.copy()
+    mask[1] = False
     with pytest.raises(ValueError, match="1 of 2 objects have no desi_spectrum"):
-        mask = spectra.mask.copy()
-        mask[1] = False
         codec.encode(changed(spectra, mask=mask))
 
 
@@ -189,7 +195,10 @@ def test_faint_spectra_with_a_negative_median_have_a_scale(codec, mock):
     assert np.isfinite(decoded.flux).all()
     assert np.abs(decoded.flux).max() < 30
     assert view.count_outside(faint) == 0
-    assert view.count_outside(changed(spectra, flux=spectra.flux * 1e-17, ivar=spectra.ivar * 1e34)) == 5
+    assert (
+        view.count_outside(changed(spectra, flux=spectra.flux * 1e-17, ivar=spectra.ivar * 1e34))
+        == 5
+    )
 
 
 def test_encoding_leaves_its_input_alone(codec, mock):

@@ -15,8 +15,7 @@ without a good pixel do not exist. The decoder also says of each pixel how likel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -29,15 +28,16 @@ from omnisky.codecs.codec import LearnedCodec, TokenGroup
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.codecs.quantisers.lfq import LFQ
 from omnisky.codecs.quantisers.quantile import QuantileBins
-from omnisky.codecs.spectrum.directions import Directions
-from omnisky.codecs.spectrum.knots import OnKnots, on_knots
-from omnisky.codecs.spectrum.network import BinAutoencoder
-from omnisky.codecs.spectrum.ordinals import even_bins, fit_wide_bins
-from omnisky.codecs.spectrum.partition import Partition, Pixels
-from omnisky.codecs.spectrum.quality import code_usage, reconstruction
+from omnisky.codecs.spectrum.native.config import NativeSpectrumCodecConfig
+from omnisky.codecs.spectrum.native.directions import Directions
+from omnisky.codecs.spectrum.native.knots import OnKnots, on_knots
+from omnisky.codecs.spectrum.native.network import BinAutoencoder
+from omnisky.codecs.spectrum.native.ordinals import even_bins, fit_wide_bins
+from omnisky.codecs.spectrum.native.partition import Partition, Pixels
+from omnisky.codecs.spectrum.native.quality import code_usage, reconstruction
 from omnisky.modalities import Measurement, Spectrum
 
-__all__ = ["NativeSpectrumCodec", "NativeSpectrumCodecConfig"]
+__all__ = ["NativeSpectrumCodec"]
 
 # log10 of the normalisation, in whatever unit, and of the noise over it.
 _NORM, _NOISE = (-4.0, 6.0), (-3.5, 1.5)
@@ -49,53 +49,6 @@ _BATCH = 64
 _GRIDS = 8
 # Residuals are compressed by asinh; beyond this they are no spectrum.
 _LARGEST = 8.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class NativeSpectrumCodecConfig:
-    """Configure a codec of spectra on their own pixels.
-
-    Parameters
-    ----------
-    modalities : tuple of str
-        Names of the modalities.
-    n_amplitudes : int
-        Amplitude tokens.
-    bins : int
-        Bins of the normalisation, the noise and each amplitude.
-    levels : tuple of int
-        Levels of each digit of the code tokens.
-    quantiser : {"fsq", "lfq"}
-        Finite scalar or lookup-free quantisation; the latter has two levels everywhere.
-    width, depth : int
-        Channels and residual blocks of the encoder and of the decoder.
-    error_floor : float
-        Fractional error added in quadrature in fits and loss, so that few very bright objects do
-        not outweigh all others.
-    mask_weight : float
-        Weight of the mask's cross-entropy in the loss.
-    """
-
-    modalities: tuple[str, ...]
-    n_amplitudes: int = 24
-    bins: int = 1024
-    levels: tuple[int, ...] = (8, 5, 5, 5)
-    quantiser: str = "fsq"
-    width: int = 96
-    depth: int = 3
-    error_floor: float = 0.01
-    mask_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.modalities or min(self.n_amplitudes, self.width, self.depth, self.bins - 3) < 1:
-            raise ValueError(
-                "native spectrum codec: needs modalities, n_amplitudes, width and depth of at "
-                f"least 1, and 4 bins; found {self}"
-            )
-        if self.quantiser not in ("fsq", "lfq"):
-            raise ValueError(f"quantiser must be 'fsq' or 'lfq'; found {self.quantiser!r}")
-        if self.quantiser == "lfq" and set(self.levels) != {2}:
-            raise ValueError(f"LFQ has levels of 2 only; found {self.levels}")
 
 
 class NativeSpectrumCodec(LearnedCodec):
@@ -115,7 +68,6 @@ class NativeSpectrumCodec(LearnedCodec):
         self.directions = Directions(config.n_amplitudes, self.partition.n_knots)
         self.autoencoder = BinAutoencoder(
             FSQ(config.levels) if config.quantiser == "fsq" else LFQ(len(config.levels)),
-            len(config.levels),
             n_bins=self.partition.n_bins,
             per_bin=self.partition.per_bin,
             n_known=1 + config.n_amplitudes,
@@ -126,6 +78,10 @@ class NativeSpectrumCodec(LearnedCodec):
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        return self.config.modalities + self.config.untrained
+
+    @property
+    def trained_modalities(self) -> tuple[str, ...]:
         return self.config.modalities
 
     @property
@@ -149,22 +105,24 @@ class NativeSpectrumCodec(LearnedCodec):
     def fit(self, samples: Mapping[str, Measurement]) -> None:
         """Fit directions and amplitude bins to training spectra of all surveys together."""
         values, weights = [], []
-        for spectra in samples.values():
-            measured = self._on_knots(spectra)
+        for measured in (m for spectra in samples.values() for m in self._in_batches(spectra)):
             value, weight = self._scaled(measured, self._scale(measured)[0])
-            seen = measured.good.any(1)
+            seen = (weight > 0).any(1)
             values.append(value[seen])
             weights.append(self._tempered(value, weight)[seen])
         value, weight = torch.cat(values), torch.cat(weights)
         self.directions.fit(value, weight)
         amplitudes = self.directions.amplitudes(value, weight)
-        fit_wide_bins(self.amplitude_bins, amplitudes.double().numpy())
+        fit_wide_bins(self.amplitude_bins, amplitudes.double().cpu().numpy())
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.directions.mean.device)
 
     def _pixels(self, wavelength: np.ndarray) -> Pixels:
         key = wavelength.tobytes()
         if key not in self._grids:
             while len(self._grids) >= _GRIDS:
-                self._grids.pop(next(iter(self._grids)))
+                self._grids.pop(next(iter(self._grids)), None)
             self._grids[key] = self.partition.pixels(wavelength)
         return self._grids[key]
 
@@ -175,10 +133,15 @@ class NativeSpectrumCodec(LearnedCodec):
             )
         return on_knots(measurement, self._pixels(measurement.wavelength))
 
+    def _in_batches(self, measurement: Measurement) -> Iterator[OnKnots]:
+        """Yield few objects at a time; at least one batch, of none if there are none."""
+        for start in range(0, max(len(measurement), 1), _BATCH):
+            yield self._on_knots(measurement[start : start + _BATCH])
+
     def _scale(self, measured: OnKnots) -> tuple[Tensor, Tensor]:
         """Return the quantised normalisation, shape (object, 1), and both tokens of the scale."""
         log_scale, log_noise = (
-            torch.from_numpy(np.log10(part))[:, None] for part in (measured.scale, measured.noise)
+            self._tensor(np.log10(part))[:, None] for part in (measured.scale, measured.noise)
         )
         norm = self.norm_bins.encode(log_scale)
         log_norm = self.norm_bins.decode(norm)
@@ -187,7 +150,7 @@ class NativeSpectrumCodec(LearnedCodec):
 
     def _scaled(self, measured: OnKnots, norm: Tensor) -> tuple[Tensor, Tensor]:
         """Return values and inverse variances on the knots in units of the normalisation."""
-        value, weight = torch.from_numpy(measured.value), torch.from_numpy(measured.weight)
+        value, weight = self._tensor(measured.value), self._tensor(measured.weight)
         return (value / norm).float(), (weight * norm.square()).float()
 
     def _tempered(self, value: Tensor, weight: Tensor) -> Tensor:
@@ -202,7 +165,7 @@ class NativeSpectrumCodec(LearnedCodec):
         known = weight > 0
         deviation = torch.where(known, (value - smooth) * weight.sqrt(), 0)
         log_error = torch.where(known, -0.5 * weight.clamp(min=1e-12).log() - noise.log(), 0)
-        flux, ivar = torch.from_numpy(measured.flux), torch.from_numpy(measured.ivar)
+        flux, ivar = self._tensor(measured.flux), self._tensor(measured.ivar)
         return {
             "tokens": tokens,
             # Compressing keeps outlying pixels from saturating the codes of their neighbourhood.
@@ -210,10 +173,10 @@ class NativeSpectrumCodec(LearnedCodec):
             "smooth": smooth,
             "noise": noise,
             "about": about,
-            "there": torch.from_numpy(measured.there),
+            "there": self._tensor(measured.there),
             "flux": (flux / norm).float(),
             "ivar": (ivar * norm.square()).float(),
-            "good": torch.from_numpy(measured.good),
+            "good": self._tensor(measured.good),
         }
 
     def _meaning(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -295,18 +258,16 @@ class NativeSpectrumCodec(LearnedCodec):
 
     @torch.no_grad()
     def encode_masked(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
-        return self._encode(self._on_knots(measurement))
-
-    def _encode(self, measured: OnKnots) -> tuple[Tensor, Tensor]:
-        codes = []
-        batch = self._prepare(measured)
-        for start in range(0, len(measured.good), _BATCH):
-            part = (batch[name][start : start + _BATCH] for name in ("knots", "about", "there"))
-            codes.append(self.autoencoder.encode(*part))
-        ids = torch.cat([batch["tokens"], *([torch.cat(codes)] if codes else [])], dim=1)
-        there = batch["there"]
-        mask = torch.cat([there.any(1, keepdim=True).expand_as(batch["tokens"]), there], dim=1)
-        return torch.where(mask, ids, 0), mask
+        ids, masks = [], []
+        for measured in self._in_batches(measurement):
+            batch = self._prepare(measured)
+            codes = self.autoencoder.encode(batch["knots"], batch["about"], batch["there"])
+            there = batch["there"]
+            present = there.any(1, keepdim=True).expand_as(batch["tokens"])
+            ids.append(torch.cat([batch["tokens"], codes], dim=1))
+            masks.append(torch.cat([present, there], dim=1))
+        mask = torch.cat(masks)
+        return torch.where(mask, torch.cat(ids), 0).cpu(), mask.cpu()
 
     @torch.no_grad()
     def decode(
@@ -346,7 +307,8 @@ class NativeSpectrumCodec(LearnedCodec):
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         self._check(ids, mask)
         first = 2 + self.config.n_amplitudes
-        ids = torch.where(mask, ids, 0)
+        device = self.directions.mean.device
+        ids, mask = torch.where(mask, ids, 0).to(device), mask.to(device)
         there = mask[:, first:] & mask[:, :first].all(1, keepdim=True)
         flux, chance, covered = [], [], []
         for start in range(0, len(ids), _BATCH):
@@ -361,7 +323,7 @@ class NativeSpectrumCodec(LearnedCodec):
         if not flux:
             nothing = np.zeros((0, len(wavelength)))
             return nothing, nothing, nothing > 0
-        together = (torch.cat(parts).numpy() for parts in (flux, chance, covered))
+        together = (torch.cat(parts).cpu().numpy() for parts in (flux, chance, covered))
         return next(together), next(together), next(together)
 
     def _check(self, ids: Tensor, mask: Tensor) -> None:
@@ -390,10 +352,10 @@ class NativeSpectrumCodec(LearnedCodec):
     def count_outside(self, measurement: Measurement) -> int:
         measured = self._on_knots(measurement)
         log_scale, log_noise = (
-            torch.from_numpy(np.log10(part))[:, None] for part in (measured.scale, measured.noise)
+            self._tensor(np.log10(part))[:, None] for part in (measured.scale, measured.noise)
         )
         outside = self.norm_bins.outside(log_scale) | self.noise_bins.outside(log_noise - log_scale)
-        return int((outside[:, 0].numpy() & measured.good.any(1)).sum())
+        return int((outside[:, 0].cpu().numpy() & measured.good.any(1)).sum())
 
     @torch.no_grad()
     def report(self, measurement: Measurement) -> dict[str, float]:
@@ -402,13 +364,13 @@ class NativeSpectrumCodec(LearnedCodec):
         Returns
         -------
         dict
-            What `omnisky.codecs.spectrum.quality.reconstruction` and `code_usage` say. χ² and R²
-            compare with the noisy measurement: a χ² per pixel of 0 is a copy with its noise, 1 the
-            true spectrum without.
+            What `reconstruction` and `code_usage` of `omnisky.codecs.spectrum.native.quality` say.
+            χ² and R² compare with the noisy measurement: a χ² per pixel of 0 is a copy with its
+            noise, 1 the true spectrum without.
         """
         measured = self._on_knots(measurement)
         assert isinstance(measurement, Spectrum)
-        ids, mask = self._encode(measured)
+        ids, mask = self.encode_masked(measurement)
         first = 2 + self.config.n_amplitudes
         flux, chance, seen = self._decode(ids, mask, measurement.wavelength)
         return {

@@ -3,13 +3,13 @@
 The partition is even in log10 wavelength: 24 knots a bin, 1e-4 dex (69 km/s) apart, from 330 nm on,
 so that a redshift moves a spectrum along it and a bin is 25 Å wide at 4500 Å. Between two
 neighbouring knots light is a straight line (each knot carries a *hat* function). A pixel is the
-mean of that line over the part of the pixel by which it is wider than a knot; the pixels of SDSS and
-LAMOST sit on the knots exactly, those of DESI between two of them.
+mean of that line over the part of the pixel by which it is wider than a knot; the pixels of SDSS
+and LAMOST sit on the knots exactly, those of DESI between two of them.
 
 The same weights serve both ways. Encoding sums the pixels on the knots, each by its inverse
 variance times its weight: a masked pixel adds nothing, and the sums know how much they rest on.
 Decoding reads the line at the pixels of whatever grid is asked for. This is a convolution of
-scattered points with a fixed kernel, as in Gordon et al. 2020 (arXiv:1910.13556), section 4.
+scattered points with a fixed kernel, the idea of Gordon et al. 2020 (arXiv:1910.13556).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-__all__ = ["Pixels", "Partition"]
+__all__ = ["Partition", "Pixels"]
 
 # log10 of a wavelength in nm is exact to this many knots; a weight below it is rounding.
 _EXACT = 6
@@ -172,7 +172,7 @@ class Pixels:
         known = there.repeat_interleave(self.partition.per_bin, dim=1)
         knots = torch.where(known, knots, 0)
         known = known.to(knots.dtype)
-        value, total = torch.zeros(()), torch.zeros(())
+        value, total = knots.new_zeros(()), knots.new_zeros(())
         for tap, weight in zip(taps.T, weights.T, strict=True):
             value = value + knots[:, tap] * weight
             total = total + known[:, tap] * weight

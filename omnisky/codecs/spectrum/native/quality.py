@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, bincount
 
-from omnisky.codecs.spectrum.knots import OnKnots
+from omnisky.codecs.spectrum.native.knots import OnKnots
 
 __all__ = ["area_under_roc", "code_usage", "r_squared", "reconstruction"]
 

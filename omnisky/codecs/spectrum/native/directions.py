@@ -1,10 +1,10 @@
 """The leading directions of noisy spectra with gaps, and amplitudes along them.
 
 A spectrum is the mean plus a few amplitudes times directions, each amplitude of unit variance.
-Directions are fitted by expectation and maximisation with the inverse variance of every knot
-(Bailey 2012, PASP 124, 1015, equations 9 and 15), so that masked knots and spectra that cover a part
-only are no special case. Amplitudes are the mean of the Gaussian posterior: least squares for good
-spectra, and near zero, instead of noise, for faint ones.
+Directions are fitted in turns with the amplitudes, with the inverse variance of every knot, so
+that masked knots and spectra that cover only a part are no special case (the idea is that of
+Bailey 2012, PASP 124, 1015). Amplitudes are the mean of the Gaussian posterior: least squares for
+good spectra, and near zero, instead of noise, for faint ones.
 """
 
 from __future__ import annotations
@@ -60,13 +60,14 @@ class Directions(nn.Module):
         tame = (_TAME * size.median() / size.clamp(min=1e-12)).clamp(max=1)[:, None]
         x, weight = x * tame, weight / tame.square()
         generator = torch.Generator().manual_seed(0)
-        basis = torch.randn(len(self.basis), x.shape[1], generator=generator) * size.median()
+        basis = torch.randn(len(self.basis), x.shape[1], generator=generator)
+        basis = basis.to(x) * size.median()
         for _ in range(_ROUNDS):
             amplitudes = _posterior(x, weight, basis)
             # The same problem with objects and knots exchanged; the pull to zero closes gaps.
             basis = _posterior(x.T, weight.T, amplitudes.T, pull=1e-3).T
             basis = _standard(amplitudes, basis)
-        place = torch.arange(len(known))
+        place = torch.arange(len(known), device=known.device)
         nearest = (place[:, None] - place[known]).abs().argmin(1)
         # Where nothing was seen, the next knot seen is the best guess.
         self.mean.copy_(mean[known][nearest])
@@ -88,13 +89,13 @@ def _posterior(x: Tensor, weight: Tensor, basis: Tensor, *, pull: float = 1.0) -
     """Return the weighted least-squares amplitudes, shape (object, direction), pulled to zero."""
     n = len(basis)
     row, column = torch.triu_indices(n, n)
-    normal = torch.zeros(len(x), n, n, dtype=x.dtype)
+    normal = x.new_zeros(len(x), n, n)
     normal[:, row, column] = weight @ (basis[row] * basis[column]).T
     normal = normal + normal.triu(1).mT
     scale = normal.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
     ridge = pull + 1e-6 * scale
     right = (weight * x) @ basis.T
-    return torch.linalg.solve(normal + ridge * torch.eye(n), right)
+    return torch.linalg.solve(normal + ridge * torch.eye(n, device=x.device), right)
 
 
 def _standard(amplitudes: Tensor, basis: Tensor) -> Tensor:

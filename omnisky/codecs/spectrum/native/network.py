@@ -9,6 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnisky.codecs.quantisers.fsq import FSQ
+from omnisky.codecs.quantisers.lfq import LFQ
+
 __all__ = ["BinAutoencoder", "Decoded"]
 
 
@@ -71,10 +74,8 @@ class BinAutoencoder(nn.Module):
 
     Parameters
     ----------
-    quantiser : Module
-        Turns vectors into quantised ones with straight-through gradients, and into ids and back.
-    n_digits : int
-        Length of its vectors.
+    quantiser : FSQ or LFQ
+        Turns vectors into ids and back.
     n_bins, per_bin : int
         Bins, and knots of each.
     n_known : int
@@ -83,10 +84,11 @@ class BinAutoencoder(nn.Module):
         Channels and blocks of the encoder, and of the decoder.
     """
 
+    quantiser: FSQ | LFQ
+
     def __init__(
         self,
-        quantiser: nn.Module,
-        n_digits: int,
+        quantiser: FSQ | LFQ,
         *,
         n_bins: int,
         per_bin: int,
@@ -96,6 +98,7 @@ class BinAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         self.quantiser = quantiser
+        n_digits = len(quantiser.levels)
         self.encoder = _Stack((3 * per_bin, n_known, width, n_digits), n_bins, depth)
         self.decoder = _Stack((n_digits, n_known, width, 2 * per_bin), n_bins, depth)
         self.shape = (n_bins, per_bin)

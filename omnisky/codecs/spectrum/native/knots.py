@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from omnisky.codecs.spectrum.partition import Pixels
+from omnisky.codecs.spectrum.native.partition import Pixels
 from omnisky.modalities import Spectrum
 
 __all__ = ["OnKnots", "on_knots"]
