@@ -55,9 +55,7 @@ class LFQ(nn.Module):
         """Return the quantised vector of each index."""
         return ((indices.unsqueeze(-1) & self._basis) != 0).float() * 2 - 1
 
-    def losses(
-        self, z: Float[Tensor, "*batch dim"]
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def losses(self, z: Float[Tensor, "*batch dim"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return what training adds for unquantised vectors: commitment and entropy.
 
         The commitment is the mean of (z - sign z)². The entropy term is the mean entropy of the

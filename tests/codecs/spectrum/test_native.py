@@ -305,3 +305,15 @@ def test_the_partition_reads_back_what_it_sums(codec):
     read, covered = pixels.read(torch.from_numpy(value), there)
     assert covered.all()
     np.testing.assert_allclose(read[0, 5:-5], flux[0, 5:-5], rtol=1e-4)
+
+
+def test_the_codec_that_ships_keeps_its_figures_on_new_mock_spectra():
+    codec = Codec.from_pretrained("spectrum", "sdss_spectrum")
+    assert isinstance(codec, NativeSpectrumCodec)
+    universe = Universe(seed=778, n=200)
+    for survey, name in SURVEYS.items():
+        spectra = universe.observe(survey, modalities=[name]).observations[name]
+        report = codec.of(name).report(spectra)
+        assert report["chi2_per_pixel_median"] < 1.1
+        assert report["r2"] > report["r2_limit"] - 0.03
+        assert report["mask_auc"] > 0.9

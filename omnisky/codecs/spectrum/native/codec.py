@@ -49,6 +49,8 @@ _BATCH = 64
 _GRIDS = 8
 # Residuals are compressed by asinh; beyond this they are no spectrum.
 _LARGEST = 8.0
+# Flux over the normalisation, and signal-to-noise, beyond which nothing changes.
+_MOST = 1e6
 
 
 class NativeSpectrumCodec(LearnedCodec):
@@ -151,7 +153,9 @@ class NativeSpectrumCodec(LearnedCodec):
     def _scaled(self, measured: OnKnots, norm: Tensor) -> tuple[Tensor, Tensor]:
         """Return values and inverse variances on the knots in units of the normalisation."""
         value, weight = self._tensor(measured.value), self._tensor(measured.weight)
-        return (value / norm).float(), (weight * norm.square()).float()
+        # Flux in another unit, beyond all bins, must not overflow.
+        value, weight = value / norm, weight * norm.square()
+        return value.clamp(-_MOST, _MOST).float(), weight.clamp(max=_MOST**2).float()
 
     def _tempered(self, value: Tensor, weight: Tensor) -> Tensor:
         return weight / (1 + (self.config.error_floor * value).square() * weight)
@@ -350,12 +354,14 @@ class NativeSpectrumCodec(LearnedCodec):
         return torch.cat([bins.means for bins in parts])
 
     def count_outside(self, measurement: Measurement) -> int:
-        measured = self._on_knots(measurement)
-        log_scale, log_noise = (
-            self._tensor(np.log10(part))[:, None] for part in (measured.scale, measured.noise)
-        )
-        outside = self.norm_bins.outside(log_scale) | self.noise_bins.outside(log_noise - log_scale)
-        return int((outside[:, 0].cpu().numpy() & measured.good.any(1)).sum())
+        count = 0
+        for measured in self._in_batches(measurement):
+            scale, noise = (
+                self._tensor(np.log10(part))[:, None] for part in (measured.scale, measured.noise)
+            )
+            outside = self.norm_bins.outside(scale) | self.noise_bins.outside(noise - scale)
+            count += int((outside[:, 0].cpu().numpy() & measured.good.any(1)).sum())
+        return count
 
     @torch.no_grad()
     def report(self, measurement: Measurement) -> dict[str, float]:

@@ -125,7 +125,8 @@ class BinAutoencoder(nn.Module):
     def decode_codes(self, codes: Tensor, about: Tensor, there: Tensor) -> Decoded:
         """Return what quantised vectors, shape (object, bin, digit), stand for."""
         out = self.decoder(torch.where(there[:, :, None], codes, 0), about, there)
-        residual, logit = out.chunk(2, dim=2)
+        # In float32 whatever the network computes in: the residual is an exponent.
+        residual, logit = out.float().chunk(2, dim=2)
         return Decoded(residual, logit)
 
     def decode(self, ids: Tensor, about: Tensor, there: Tensor) -> Decoded:
