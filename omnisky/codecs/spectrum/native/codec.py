@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnisky import surveys
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.codecs.quantisers.lfq import LFQ
@@ -36,6 +35,7 @@ from omnisky.codecs.spectrum.native.ordinals import even_bins, fit_wide_bins
 from omnisky.codecs.spectrum.native.partition import Partition, Pixels
 from omnisky.codecs.spectrum.native.quality import code_usage, reconstruction
 from omnisky.modalities import Measurement, Spectrum
+from omnisky.surveys import modality as declaration
 
 __all__ = ["NativeSpectrumCodec"]
 
@@ -210,7 +210,7 @@ class NativeSpectrumCodec(LearnedCodec):
         """
         measured = self._on_knots(measurement)
         assert isinstance(measurement, Spectrum)
-        grid = surveys.modality(self.modality).wavelength
+        grid = declaration(self.modality).wavelength
         if grid.shape != measurement.wavelength.shape or not np.allclose(
             grid, measurement.wavelength, rtol=1e-6
         ):
@@ -231,7 +231,7 @@ class NativeSpectrumCodec(LearnedCodec):
         network = self.autoencoder
         latents = network.latents(batch["knots"], about, there)
         codes = network.quantiser(latents)
-        flux, logit, covered = self._read(codes, batch, surveys.modality(self.modality).wavelength)
+        flux, logit, covered = self._read(codes, batch, declaration(self.modality).wavelength)
         good = batch["good"]
         deviation2 = torch.where(good, flux - batch["flux"], 0).square()
         floor = (self.config.error_floor * batch["flux"]).square()
@@ -301,7 +301,7 @@ class NativeSpectrumCodec(LearnedCodec):
 
     def _wavelength(self, given: np.ndarray | None) -> np.ndarray:
         if given is None:
-            return surveys.modality(self.modality).wavelength
+            return declaration(self.modality).wavelength
         return np.asarray(given, dtype=np.float64)
 
     def _decode(
