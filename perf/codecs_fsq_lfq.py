@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -34,6 +35,9 @@ def trained(quantiser: str, steps: int, objects: int, folder: Path) -> dict[str,
         f"train.steps={steps}",
         f"train.checkpoint_every={steps}",
     ]
+    first = folder / next(iter(LEVELS)) / "spectrum-run" / "data"
+    if first.exists():  # the same objects, drawn once
+        shutil.copytree(first, folder / quantiser / "spectrum-run" / "data")
     start = time.process_time()
     written = train_codec(RECIPE, overrides, folder / quantiser)
     seconds = time.process_time() - start

@@ -4,6 +4,7 @@ from omnisky.codecs.codec import Codec, LearnedCodec, TokenGroup
 from omnisky.codecs.loading import load_codec
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.codecs.scalars.scalar import ScalarCodec, ScalarCodecConfig
+from omnisky.codecs.spectrum.native import NativeSpectrumCodec, NativeSpectrumCodecConfig
 from omnisky.codecs.spectrum.sampled import SampledSpectrumCodec, SampledSpectrumCodecConfig
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
@@ -12,6 +13,8 @@ __all__ = [
     "FSQ",
     "Codec",
     "LearnedCodec",
+    "NativeSpectrumCodec",
+    "NativeSpectrumCodecConfig",
     "SampledSpectrumCodec",
     "SampledSpectrumCodecConfig",
     "ScalarCodec",
