@@ -160,9 +160,10 @@ def draw(codec: NativeSpectrumCodec, spectra: dict[str, Spectrum], path: Path) -
         bottom.set_ylabel("residual / σ")
         for axis in (top, bottom):
             axis.set_xlim(350, 1050)
+        top.tick_params(labelbottom=False)
     axes[0].legend(fontsize=8)
     axes[-1].set_xlabel("vacuum wavelength, nm")
-    figure.tight_layout()
+    figure.tight_layout(h_pad=0.2)
     figure.savefig(path, dpi=90, metadata={"Title": "native spectrum codec on real spectra"})
 
 
