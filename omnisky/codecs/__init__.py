@@ -6,6 +6,7 @@ from omnisky.codecs.quantisers import FSQ, LFQ
 from omnisky.codecs.scalars.scalar import ScalarCodec, ScalarCodecConfig
 from omnisky.codecs.spectrum.latent import LatentSpectrumCodec
 from omnisky.codecs.spectrum.latent_config import LatentSpectrumCodecConfig
+from omnisky.codecs.spectrum.native import NativeSpectrumCodec, NativeSpectrumCodecConfig
 from omnisky.codecs.spectrum.sampled import SampledSpectrumCodec, SampledSpectrumCodecConfig
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
@@ -17,6 +18,8 @@ __all__ = [
     "LatentSpectrumCodec",
     "LatentSpectrumCodecConfig",
     "LearnedCodec",
+    "NativeSpectrumCodec",
+    "NativeSpectrumCodecConfig",
     "SampledSpectrumCodec",
     "SampledSpectrumCodecConfig",
     "ScalarCodec",

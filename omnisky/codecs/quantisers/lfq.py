@@ -68,7 +68,7 @@ class LFQ(nn.Module):
         log_p = (2 * self.inverse_temperature * z @ codebook.T).log_softmax(-1)
         p = log_p.exp()
         each = -(p * log_p).sum(-1).mean()
-        mean = p.mean(0)
-        # Codes that nothing is near have no probability, and their logarithm no gradient.
-        together = -(mean * mean.clamp(min=1e-20).log()).sum()
+        # A code that nothing leans to has probability 0, where the logarithm has no gradient.
+        mean = p.mean(0).clamp(min=1e-12)
+        together = -(mean * mean.log()).sum()
         return commitment, each - together
