@@ -33,7 +33,9 @@ _KINDS = {
     "catalog-codec": "omnisky.codecs.surroundings.catalog:CatalogCodec",
     "segmentation-codec": "omnisky.codecs.surroundings.segmentation:SegmentationCodec",
     "coefficients-codec": "omnisky.codecs.scalars.coefficients:CoefficientsCodec",
+    "native-spectrum-codec": "omnisky.codecs.spectrum.native:NativeSpectrumCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
+    "latent-spectrum-codec": "omnisky.codecs.spectrum.latent:LatentSpectrumCodec",
 }
 _SHIPPED = Path(__file__).parents[1] / "pretrained" / "codecs"
 _OF_AION = {modality for modalities in NAMES.values() for modality in modalities}
