@@ -1,6 +1,8 @@
 """Codec room: measurements to tokens and back."""
 
 from omnisky.codecs.codec import Codec, LearnedCodec, TokenGroup
+from omnisky.codecs.image.codec import ImageCodec
+from omnisky.codecs.image.config import ImageCodecConfig
 from omnisky.codecs.loading import load_codec
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.codecs.scalars.scalar import ScalarCodec, ScalarCodecConfig
@@ -11,6 +13,8 @@ from omnisky.codecs.tokens import Tokens
 __all__ = [
     "FSQ",
     "Codec",
+    "ImageCodec",
+    "ImageCodecConfig",
     "LearnedCodec",
     "SampledSpectrumCodec",
     "SampledSpectrumCodecConfig",

@@ -27,6 +27,7 @@ __all__ = ["codec_folders", "load_codec", "load_pretrained"]
 
 # Kind in the configuration → where its class lives; imported when it is met.
 _KINDS = {
+    "image-codec": "omnisky.codecs.image.codec:ImageCodec",
     "scalar-codec": "omnisky.codecs.scalars.scalar:ScalarCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
 }

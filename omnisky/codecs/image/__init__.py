@@ -1,1 +1,7 @@
-"""Images of any survey as tokens, through one network."""
+"""Images of several surveys to tokens and back."""
+
+from omnisky.codecs.image.codec import ImageCodec
+from omnisky.codecs.image.config import ImageCodecConfig
+from omnisky.codecs.image.pixels import padded
+
+__all__ = ["ImageCodec", "ImageCodecConfig", "padded"]
