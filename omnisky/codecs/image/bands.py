@@ -37,7 +37,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["BANDS", "Band", "bands_of"]
+__all__ = ["BANDS", "Band", "Key", "bands_of", "described"]
 
 _SIGMA_PER_FWHM = 1 / math.sqrt(8 * math.log(2))
 
@@ -127,6 +127,10 @@ class Band:
         """
         sigma_pixels = _SIGMA_PER_FWHM * self.psf_fwhm_arcsec / self.pixel_scale_arcsec
         return 10 ** (0.4 * (22.5 - self.depth_mag)) / 5 / math.sqrt(4 * math.pi) / sigma_pixels
+
+
+# A band by its description, or by modality and name.
+Key = Band | tuple[str, str]
 
 
 def _survey(
@@ -234,3 +238,8 @@ BANDS: Mapping[tuple[str, str], Band] = MappingProxyType(
 def bands_of(modality: str) -> tuple[Band, ...]:
     """Return the bands of a modality that are in `BANDS`, in order of wavelength; () for others."""
     return tuple(band for band in BANDS.values() if band.modality == modality)
+
+
+def described(band: Key) -> Band | None:
+    """Return the description of a band, or None if it is a name that `BANDS` does not have."""
+    return band if isinstance(band, Band) else BANDS.get(band)

@@ -12,9 +12,11 @@ configuration `ImageCodecConfig.aion`.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -22,10 +24,13 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
+from omnisky.codecs.image.augmentation import augmented
+from omnisky.codecs.image.bands import Band, Key
 from omnisky.codecs.image.config import ImageCodecConfig
 from omnisky.codecs.image.magvit import Decoder, Encoder
+from omnisky.codecs.image.metadata import MetadataHead, MetadataStem
 from omnisky.codecs.image.pixels import DEFAULT_LIMIT, compress, context_of, crop, expand
-from omnisky.codecs.image.stems import Band, TableHead, TableStem
+from omnisky.codecs.image.stems import TableHead, TableStem
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.modalities import Image, Measurement
 from omnisky.surveys import modality
@@ -33,7 +38,10 @@ from omnisky.surveys import modality
 __all__ = ["ImageCodec", "ImageCodecConfig"]
 
 # How bands enter and leave the network.
-_STEMS: dict[str, tuple[type, type]] = {"table": (TableStem, TableHead)}
+_STEMS: dict[str, tuple[type, type]] = {
+    "table": (TableStem, TableHead),
+    "metadata": (MetadataStem, MetadataHead),
+}
 # Decoded flux grows exponentially with what the network says; in nanomaggies a pixel, beyond any
 # limit of a band.
 _CEILING = 1e4
@@ -46,6 +54,8 @@ class ImageCodec(LearnedCodec):
 
     kind: ClassVar[str] = "image-codec"
     config_class: ClassVar[type] = ImageCodecConfig
+    # What `with_bands` was given, by name.
+    _given: Mapping[str, Band] = MappingProxyType({})
 
     def __init__(self, config: ImageCodecConfig) -> None:
         super().__init__()
@@ -53,13 +63,14 @@ class ImageCodec(LearnedCodec):
         if config.stem not in _STEMS:
             raise ValueError(f"stem must be one of {', '.join(_STEMS)}; found {config.stem!r}")
         stem, head = _STEMS[config.stem]
-        self.stem = stem(config.keys, config.projection, with_mask=config.mask_channel)
+        more = {} if config.stem == "table" else {"patch": config.patch}
+        self.stem = stem(config.keys, config.projection, with_mask=config.mask_channel, **more)
         self.encoder = Encoder(config.projection, config.widths, config.units, config.kernel)
         self.to_latent = nn.Conv2d(config.hidden, len(config.levels), 1)
         self.quantiser = FSQ(config.levels)
         self.from_latent = nn.Conv2d(len(config.levels), config.hidden, 1)
         self.decoder = Decoder(config.projection, config.widths, config.units)
-        self.head = head(config.keys, config.projection)
+        self.head = head(config.keys, config.projection, **more)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -69,12 +80,45 @@ class ImageCodec(LearnedCodec):
     @property
     def bands(self) -> tuple[str, ...]:
         """Known bands of its modality, in order."""
-        return tuple(band for name, band in self.config.keys if name == self.modality)
+        given = tuple(band.name for band in self._given.values())
+        return given or tuple(band for name, band in self.config.keys if name == self.modality)
+
+    def with_bands(self, bands: Sequence[Band]) -> Self:
+        """Return this codec for bands it was not configured for; weights are shared, not copied.
+
+        Parameters
+        ----------
+        bands : sequence of Band
+            What is known of the bands, all of one modality, which may be any name. The view
+            encodes images with some of these bands and decodes them, in the unit that their zero
+            point tells.
+
+        Raises
+        ------
+        ValueError
+            If there are none, they are of several modalities or pixel scales, a name comes twice,
+            or the codec's stem is a table, which knows its own bands only.
+        """
+        if self.config.stem == "table":
+            raise ValueError(
+                "this codec has a learned column for each of its own bands and can take no others; "
+                "use one with stem = 'metadata'"
+            )
+        facts = [{b.modality for b in bands}, {b.pixel_scale_arcsec for b in bands}]
+        if any(len(fact) != 1 for fact in facts) or len({b.name for b in bands}) != len(bands):
+            raise ValueError(
+                "bands must be of one modality and one pixel scale, none twice; found "
+                f"{', '.join(f'{b.modality}/{b.name} ({b.pixel_scale_arcsec})' for b in bands)}"
+            )
+        view = copy.copy(self)
+        view._modality = bands[0].modality
+        view._given = {band.name: band for band in bands}
+        return view
 
     @property
     def side(self) -> int:
         """Tokens along one side of an image."""
-        return self.config.size // 2**self.config.compressions
+        return self.config.size // (self.config.patch * 2**self.config.compressions)
 
     @property
     def groups(self) -> tuple[TokenGroup, ...]:
@@ -102,7 +146,7 @@ class ImageCodec(LearnedCodec):
         self,
         flux: Tensor,
         mask: Tensor,
-        bands: Sequence[Band],
+        bands: Sequence[Key],
         context: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return latent vectors (object, row, column, dim) of compressed flux."""
@@ -110,25 +154,38 @@ class ImageCodec(LearnedCodec):
         return self.to_latent(hidden).movedim(1, -1)
 
     def _decode_latent(
-        self, codes: Tensor, bands: Sequence[Band], context: Mapping[str, Tensor] | None = None
+        self, codes: Tensor, bands: Sequence[Key], context: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Return compressed flux (object, band, y, x) of codes (object, row, column, dim)."""
         hidden = self.decoder(self.from_latent(codes.movedim(-1, 1)))
         return self.head(hidden, bands, context)
 
-    def _compress(self, flux: Tensor) -> Tensor:
-        return compress(flux, self.config.range_compression, self.config.multiplier)
+    def _compress(self, flux: Tensor, bands: Sequence[Key]) -> Tensor:
+        units = self.stem.units(bands)[:, None, None]
+        return compress(flux / units, self.config.range_compression, self.config.multiplier)
 
-    def _expand(self, compressed: Tensor, limit: Tensor | float | None) -> Tensor:
-        return expand(compressed, self.config.range_compression, self.config.multiplier, limit)
+    def _expand(
+        self, compressed: Tensor, bands: Sequence[Key], limit: Tensor | float | None
+    ) -> Tensor:
+        units = self.stem.units(bands)[:, None, None]
+        limit = None if limit is None else limit / units
+        softening, gain = self.config.range_compression, self.config.multiplier
+        return expand(compressed, softening, gain, limit) * units
 
-    def _keys(self, bands: Sequence[str]) -> tuple[Band, ...]:
-        return tuple((self.modality, band) for band in bands)
+    def _keys(self, bands: Sequence[str | Band]) -> tuple[Key, ...]:
+        """Return each band as what was given of it, or else as its key."""
+        named = (self._given.get(band, band) if isinstance(band, str) else band for band in bands)
+        return tuple((self.modality, band) if isinstance(band, str) else band for band in named)
 
-    def _limit(self, bands: Sequence[str]) -> Tensor:
-        """Return the largest |flux| of each band, shape (band, 1, 1)."""
+    def _limit(self, bands: Sequence[Key]) -> Tensor:
+        """Return the largest |flux| of each band in nanomaggies, shape (band, 1, 1)."""
         known = dict(zip(self.config.keys, self.config.limits, strict=True))
-        limits = [known.get(key, DEFAULT_LIMIT) for key in self._keys(bands)]
+        limits = [
+            known.get(key, DEFAULT_LIMIT)
+            if isinstance(key, tuple)
+            else min(key.limit * key.nanomaggies, DEFAULT_LIMIT)
+            for key in bands
+        ]
         return torch.tensor(limits, device=self.to_latent.weight.device)[:, None, None]
 
     # Measurements to tensors.
@@ -138,7 +195,8 @@ class ImageCodec(LearnedCodec):
         name, size = self.modality, self.config.size
         if not isinstance(measurement, Image):
             raise TypeError(f"modality {name!r} is an image; found {type(measurement).__name__}")
-        unknown = [b for b in measurement.bands if not self.stem.knows((name, b))]
+        keys = zip(measurement.bands, self._keys(measurement.bands), strict=True)
+        unknown = [band for band, key in keys if not self.stem.knows(key)]
         if unknown:
             raise ValueError(
                 f"modality {name!r} has no band {', '.join(map(repr, unknown))} in this codec; it "
@@ -180,9 +238,13 @@ class ImageCodec(LearnedCodec):
         if self.config.compat:
             # That release knows no masks: what is given is good, and zero where it is not.
             tensors["mask"][:, columns] = True
-        limit = self._limit(layout).cpu()
+        keys = self._keys(layout)
+        unit = torch.from_numpy(_nanomaggies(keys))
+        tensors["flux"], tensors["ivar"] = tensors["flux"] * unit, tensors["ivar"] / unit**2
+        limit = self._limit(keys).cpu()
         tensors["flux"] = torch.minimum(torch.maximum(tensors["flux"], -limit), limit)
         context = context_of(images, columns, len(layout))
+        context["noise"] = context["noise"] * _nanomaggies(keys)[:, 0, 0]
         return tensors | {name: torch.from_numpy(array) for name, array in context.items()}
 
     def _layout(self, images: Image) -> tuple[str, ...]:
@@ -192,8 +254,11 @@ class ImageCodec(LearnedCodec):
     def count_outside(self, measurement: Measurement) -> int:
         """Return how many objects have more than 1 % of their good pixels beyond the limits."""
         images = self._check_image(measurement)
-        limit = self._limit(images.bands).cpu().numpy()
-        share = (np.abs(images.flux) > limit).sum((1, 2, 3)) / images.mask.sum((1, 2, 3)).clip(1)
+        keys = self._keys(images.bands)
+        limit = self._limit(keys).cpu().numpy()
+        share = (np.abs(images.flux * _nanomaggies(keys)) > limit).sum((1, 2, 3)) / images.mask.sum(
+            (1, 2, 3)
+        ).clip(1)
         return int((share > _OUTSIDE).sum())
 
     # Tokens.
@@ -217,7 +282,7 @@ class ImageCodec(LearnedCodec):
         for start in range(0, len(images), batch_size):
             batch = self.prepare(images[start : start + batch_size])
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            flux = self._compress(batch["flux"])
+            flux = self._compress(batch["flux"], keys)
             latent = self._encode_latent(flux, batch["mask"], keys, batch)
             codes = self.quantiser(latent)
             ids.append(self.quantiser.codes_to_indices(codes).flatten(1).cpu())
@@ -244,10 +309,12 @@ class ImageCodec(LearnedCodec):
         ids: Tensor,
         mask: Tensor | None = None,
         *,
-        bands: Sequence[str] | None = None,
+        bands: Sequence[str | Band] | None = None,
         batch_size: int = 16,
     ) -> Image:
-        """Return the images that ids stand for, in nanomaggies; their ivar is zero (unknown).
+        """Return the images that ids stand for; their ivar is zero (unknown).
+
+        They are in nanomaggies, bands given as `Band` in the unit that its zero point tells.
 
         Parameters
         ----------
@@ -255,8 +322,10 @@ class ImageCodec(LearnedCodec):
             Token ids.
         mask : BoolTensor, shape (object, token), optional
             True where the token exists; by default all do.
-        bands : sequence of str, optional
-            Bands of the codec's modality to decode, in order; by default all it knows.
+        bands : sequence of str or Band, optional
+            Bands to decode, in order: of the codec's modality by name, by default all it knows; any
+            others by what is known of them, if the stem is ``"metadata"``. The pixels are those
+            that were encoded, so a `Band` must have their scale.
         batch_size : int
             Objects at a time.
 
@@ -265,9 +334,10 @@ class ImageCodec(LearnedCodec):
         ValueError
             If an id that exists is not in the vocabulary, or a band is unknown.
         """
-        bands = self.bands if bands is None else tuple(bands)
-        keys = self._keys(bands)
-        if unknown := [band for _, band in keys if not self.head.knows((self.modality, band))]:
+        keys = self._keys(self.bands if bands is None else bands)
+        names = tuple(key.name if isinstance(key, Band) else key[1] for key in keys)
+        known = [self.head.knows(key) for key in keys]
+        if unknown := [name for name, knows in zip(names, known, strict=True) if not knows]:
             raise ValueError(
                 f"modality {self.modality!r} has no band {', '.join(map(repr, unknown))} in this "
                 f"codec; it decodes {', '.join(self.bands)}"
@@ -279,17 +349,15 @@ class ImageCodec(LearnedCodec):
             self._decode_batch(torch.where(good[:, None], part, 0), keys)
             for part, good in zip(ids.split(batch_size), there.split(batch_size), strict=True)
         ]
-        pixels = torch.cat(flux).numpy()
+        pixels = torch.cat(flux).numpy() / _nanomaggies(keys)
         good = np.broadcast_to(there.numpy()[:, None, None, None], pixels.shape)
-        scale = modality(self.modality).pixel_scale_arcsec
-        assert scale is not None  # every declared image has one
-        return Image(pixels, mask=good, bands=bands, pixel_scale_arcsec=scale)
+        return Image(pixels, mask=good, bands=names, pixel_scale_arcsec=_pixel_scale(keys))
 
-    def _decode_batch(self, ids: Tensor, keys: Sequence[Band]) -> Tensor:
+    def _decode_batch(self, ids: Tensor, keys: Sequence[Key]) -> Tensor:
         side = math.isqrt(ids.shape[1])
         codes = self.quantiser.indices_to_codes(ids.to(self.to_latent.weight.device))
         compressed = self._decode_latent(codes.unflatten(1, (side, side)), keys)
-        return self._expand(compressed, None if self.config.compat else _CEILING).cpu()
+        return self._expand(compressed, keys, None if self.config.compat else _CEILING).cpu()
 
     # Training.
 
@@ -302,15 +370,24 @@ class ImageCodec(LearnedCodec):
         count.
         """
         keys = self._keys(self.bands)
+        seen = batch["mask"]
+        if self.training:
+            batch, seen, keys = augmented(batch, keys, self.config)
         flux, ivar, mask = batch["flux"], batch["ivar"], batch["mask"]
-        latent = self._encode_latent(self._compress(flux), mask, keys, batch)
-        codes = self.quantiser(latent)
-        decoded = self._expand(self._decode_latent(codes, keys, batch), self._limit(self.bands))
+        compressed = torch.where(seen, self._compress(flux, keys), 0)
+        codes = self.quantiser(self._encode_latent(compressed, seen, keys, batch))
+        decoded = self._decode_latent(codes, keys, batch)
+        decoded = self._expand(decoded, keys, self._limit(keys))
         good = mask & (ivar > 0)
         weight = ivar / (1 + ivar * (self.config.error_floor * flux).square())
         chi2 = torch.where(good, weight * (decoded - flux).square(), 0)
         of_object = chi2.sum((1, 2, 3)) / good.sum((1, 2, 3)).clamp(min=1)
-        return 0.5 * chi2.sum() / good.sum().clamp(min=1), {
+        if self.config.balance:
+            excess = (of_object.detach() - 1).clamp(min=0)
+            mean = (of_object / (self.config.balance + excess)).mean()
+        else:
+            mean = chi2.sum() / good.sum().clamp(min=1)
+        return 0.5 * mean, {
             "chi2_per_pixel": of_object.detach().median(),
             "codes": self.quantiser.codes_to_indices(codes.detach()),
         }
@@ -320,3 +397,25 @@ class ImageCodec(LearnedCodec):
         from omnisky.codecs.image.report import reconstruction_report
 
         return reconstruction_report(self, self._check_image(measurement))
+
+
+def _nanomaggies(keys: Sequence[Key]) -> np.ndarray:
+    """Return how many nanomaggies the unit of each band's images is, shape (band, 1, 1)."""
+    factors = [key.nanomaggies if isinstance(key, Band) else 1.0 for key in keys]
+    return np.array(factors, dtype=np.float32)[:, None, None]
+
+
+def _pixel_scale(keys: Sequence[Key]) -> float:
+    """Return the side of a pixel of the bands, which must have the same."""
+    scales = {
+        key.pixel_scale_arcsec if isinstance(key, Band) else modality(key[0]).pixel_scale_arcsec
+        for key in keys
+    }
+    if len(scales) != 1:
+        raise ValueError(
+            f"bands to decode must have the pixels that were encoded; found scales of "
+            f"{sorted(scales, key=str)} arcsec. Give bands of one scale"
+        )
+    (scale,) = scales
+    assert scale is not None  # every declared image has one
+    return scale

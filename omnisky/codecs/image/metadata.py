@@ -23,11 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnisky.codecs.image.bands import BANDS, Band
+from omnisky.codecs.image.bands import Band, Key, described
 
 __all__ = ["MetadataHead", "MetadataStem"]
-
-Key = Band | tuple[str, str]
 
 # Scale of each number that describes a band, so that the surveys trained on lie within about ±1.
 _CENTRE = (700.0, 120.0, 0.21, 4.5, 0.003, 1.0)
@@ -36,8 +34,16 @@ _FREQUENCIES = (0.5, 1.0, 2.0)
 _N_FEATURES = len(_CENTRE) + 2 * len(_FREQUENCIES) + 2 * (len(_CENTRE) - 1)
 
 
-def _band(key: Key) -> Band | None:
-    return key if isinstance(key, Band) else BANDS.get(key)
+def _bands(keys: Sequence[Key]) -> list[Band]:
+    return [band for key in keys if (band := described(key)) is not None]
+
+
+def _check(bands: Sequence[Key]) -> None:
+    if unknown := [band for band in bands if described(band) is None]:
+        raise ValueError(
+            f"nothing is known of the bands {unknown}, so no projection can be made for them; "
+            "describe them with omnisky.codecs.image.Band and give these to with_bands"
+        )
 
 
 def _features(bands: Sequence[Key], context: Mapping[str, Tensor] | None, like: Tensor) -> Tensor:
@@ -46,11 +52,10 @@ def _features(bands: Sequence[Key], context: Mapping[str, Tensor] | None, like: 
     Of wavelength, width, pixel scale, PSF width in pixels, noise and noise relative to the typical
     one, all as logarithms; PSF and noise of each object where the context has them (not zero).
     """
-    known = [band for key in bands if (band := _band(key)) is not None]
     facts = torch.tensor(
         [
             (b.wavelength_nm, b.width_nm, b.pixel_scale_arcsec, b.psf_fwhm_arcsec, b.noise)
-            for b in known
+            for b in _bands(bands)
         ],
         dtype=torch.float32,
         device=like.device,
@@ -93,32 +98,51 @@ class MetadataStem(nn.Module):
 
     Parameters
     ----------
+    bands : sequence of (str, str)
+        Bands it is trained with; they must be in `omnisky.codecs.image.bands.BANDS`.
     width : int
         Shared channels.
+    with_mask : bool
+        Also project which pixels are bad.
     patch : int
         Pixels from one square to the next; squares are twice as wide. Even.
     shapes : int
         Learned shapes through which squares are seen.
     hidden : int
         Width of the network that makes the columns.
+
+    Raises
+    ------
+    ValueError
+        If nothing is known of a band.
     """
 
-    def __init__(self, width: int, patch: int = 4, shapes: int = 16, hidden: int = 64) -> None:
+    def __init__(
+        self,
+        bands: Sequence[Key],
+        width: int,
+        *,
+        with_mask: bool = False,
+        patch: int = 4,
+        shapes: int = 16,
+        hidden: int = 64,
+    ) -> None:
         super().__init__()
-        self.patch = patch
-        self.look = nn.Conv2d(1, shapes, 2 * patch, patch, patch // 2, bias=False)
-        # The last row is for bad pixels.
-        self.columns = _Columns(hidden, shapes + 1, width)
+        _check(bands)
+        self.patch, self.with_mask = patch, with_mask
+        # Squares of 2 x 2 patches, whose pixels are put into channels: much faster than a wide
+        # convolution of one channel.
+        self.look = nn.Conv2d(patch**2, shapes, 2, bias=False)
+        self.columns = _Columns(hidden, shapes + with_mask, width)
         self.bias = nn.Parameter(torch.zeros(width))
 
     def knows(self, band: Key) -> bool:
         """Tell whether the band is described."""
-        return _band(band) is not None
+        return described(band) is not None
 
     def units(self, bands: Sequence[Key]) -> Tensor:
         """Return the typical noise of each band in nanomaggies: the unit of pixels inside."""
-        noise = [band.noise for key in bands if (band := _band(key)) is not None]
-        return torch.tensor(noise, device=self.bias.device)
+        return torch.tensor([band.noise for band in _bands(bands)], device=self.bias.device)
 
     def forward(
         self,
@@ -140,12 +164,16 @@ class MetadataStem(nn.Module):
         context : mapping, optional
             See `omnisky.codecs.image.pixels.context_of`.
         """
-        count, n_bands, height, width = flux.shape
+        count, _, height, width = flux.shape
         there = mask.flatten(2).any(2)
         columns = self.columns(_features(bands, context, flux)) * there[..., None, None]
-        seen = self.look(flux.reshape(-1, 1, height, width))
-        bad = F.avg_pool2d((~mask).to(flux.dtype), self.patch).reshape(-1, 1, *seen.shape[2:])
-        seen = torch.cat([seen, bad], dim=1).reshape(count, -1, *seen.shape[2:])
+        half = self.patch // 2
+        framed = F.pad(flux.reshape(-1, 1, height, width), (half, half, half, half))
+        seen = self.look(F.pixel_unshuffle(framed, self.patch))
+        if self.with_mask:
+            bad = F.avg_pool2d((~mask).to(flux.dtype), self.patch).reshape(-1, 1, *seen.shape[2:])
+            seen = torch.cat([seen, bad], dim=1)
+        seen = seen.reshape(count, -1, *seen.shape[2:])
         # One matrix for all bands and shapes of an object.
         out = columns.flatten(1, 2).transpose(1, 2) @ seen.flatten(2)
         scale = there.sum(1).clamp(min=1).rsqrt()[:, None, None]
@@ -160,18 +188,33 @@ class MetadataHead(nn.Module):
 
     Parameters
     ----------
-    width, patch, shapes, hidden : int
+    bands, width, patch, shapes, hidden
         As for `MetadataStem`.
+
+    Raises
+    ------
+    ValueError
+        If nothing is known of a band.
     """
 
-    def __init__(self, width: int, patch: int = 4, shapes: int = 16, hidden: int = 64) -> None:
+    def __init__(
+        self,
+        bands: Sequence[Key],
+        width: int,
+        *,
+        patch: int = 4,
+        shapes: int = 16,
+        hidden: int = 64,
+    ) -> None:
         super().__init__()
+        _check(bands)
         self.rows = _Columns(hidden, shapes, width)
-        self.paint = nn.ConvTranspose2d(shapes, 1, 2 * patch, patch, patch // 2, bias=False)
+        self.patch = patch
+        self.paint = nn.Conv2d(shapes, patch**2, 2, padding=1, bias=False)
 
     def knows(self, band: Key) -> bool:
         """Tell whether the band is described."""
-        return _band(band) is not None
+        return described(band) is not None
 
     def forward(
         self, hidden: Tensor, bands: Sequence[Key], context: Mapping[str, Tensor] | None = None
@@ -179,4 +222,6 @@ class MetadataHead(nn.Module):
         """Return compressed pixels (object, band, y, x) from channels (object, channel, y, x)."""
         rows = self.rows(_features(bands, None, hidden))[0] / math.sqrt(hidden.shape[1])
         amounts = torch.einsum("bdhw,nkd->bnkhw", hidden, rows)
-        return self.paint(amounts.flatten(0, 1)).squeeze(1).unflatten(0, amounts.shape[:2])
+        framed = F.pixel_shuffle(self.paint(amounts.flatten(0, 1)), self.patch)
+        half = self.patch // 2
+        return framed[..., half:-half, half:-half].squeeze(1).unflatten(0, amounts.shape[:2])

@@ -4,6 +4,7 @@ A stem and a head have one interface, so that the codec does not know which it h
 
 * both are made with ``(bands, width)``, a stem also with ``with_mask``;
 * ``knows(band)`` tells whether a band can go in or out;
+* ``stem.units(bands)`` says how many nanomaggies a pixel is divided by before range compression;
 * ``stem(flux, mask, bands, context)`` projects bands to shared channels;
 * ``head(hidden, bands, context)`` projects shared channels to the bands asked for.
 
@@ -19,9 +20,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Band", "TableHead", "TableStem"]
+from omnisky.codecs.image.bands import Key
 
-Band = tuple[str, str]
+__all__ = ["TableHead", "TableStem"]
 
 
 class TableStem(nn.Module):
@@ -41,16 +42,20 @@ class TableStem(nn.Module):
         Also project which pixels are bad.
     """
 
-    def __init__(self, bands: Sequence[Band], width: int, *, with_mask: bool = False) -> None:
+    def __init__(self, bands: Sequence[Key], width: int, *, with_mask: bool = False) -> None:
         super().__init__()
         self.bands = tuple(bands)
         linear = nn.Linear(len(self.bands), width)
         self.weight, self.bias = linear.weight, linear.bias
         self.mask_weight = nn.Parameter(torch.zeros(width, len(self.bands))) if with_mask else None
 
-    def knows(self, band: Band) -> bool:
+    def knows(self, band: Key) -> bool:
         """Tell whether there is a column for the band."""
         return band in self.bands
+
+    def units(self, bands: Sequence[Key]) -> Tensor:
+        """Return the unit of pixels inside, for each band: nanomaggies."""
+        return torch.ones(len(bands), device=self.bias.device)
 
     def scale(self, mask: Tensor) -> Tensor:
         """Return √(C/n) of each object, shape (object,), from a mask (object, band, y, x)."""
@@ -61,7 +66,7 @@ class TableStem(nn.Module):
         self,
         flux: Tensor,
         mask: Tensor,
-        bands: Sequence[Band],
+        bands: Sequence[Key],
         context: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         columns = [self.bands.index(band) for band in bands]
@@ -84,18 +89,18 @@ class TableHead(nn.Module):
         Shared channels.
     """
 
-    def __init__(self, bands: Sequence[Band], width: int) -> None:
+    def __init__(self, bands: Sequence[Key], width: int) -> None:
         super().__init__()
         self.bands = tuple(bands)
         linear = nn.Linear(width, len(self.bands))
         self.weight, self.bias = linear.weight, linear.bias
 
-    def knows(self, band: Band) -> bool:
+    def knows(self, band: Key) -> bool:
         """Tell whether there is a row for the band."""
         return band in self.bands
 
     def forward(
-        self, hidden: Tensor, bands: Sequence[Band], context: Mapping[str, Tensor] | None = None
+        self, hidden: Tensor, bands: Sequence[Key], context: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         rows = [self.bands.index(band) for band in bands]
         out = torch.einsum("bdhw,cd->bchw", hidden, self.weight[rows])

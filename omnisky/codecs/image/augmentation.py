@@ -1,0 +1,132 @@
+"""What training does to a batch of images so that the codec learns what holds for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from omnisky.codecs.image.bands import Band, Key, described
+
+if TYPE_CHECKING:
+    from omnisky.codecs.image.config import ImageCodecConfig
+
+__all__ = ["augmented", "mixed_band"]
+
+# How often the PSF and noise of an object are hidden, so that images without them can be encoded.
+_UNKNOWN = 0.3
+
+
+def augmented(
+    batch: Mapping[str, Tensor], keys: Sequence[Key], config: ImageCodecConfig
+) -> tuple[dict[str, Tensor], Tensor, tuple[Key, ...]]:
+    """Return a batch changed at random, what the encoder may see of it, and its bands.
+
+    Parameters
+    ----------
+    batch : mapping of str to Tensor
+        What `ImageCodec.prepare` returns.
+    keys : sequence of Band or (str, str)
+        Its bands.
+    config : ImageCodecConfig
+        Says what to do: `turn`, `band_dropout`, `band_mixing`.
+
+    Returns
+    -------
+    batch : dict of str to Tensor
+        Images turned and mirrored, all of a batch in the same way; perhaps with two bands made one.
+    seen : BoolTensor, shape (object, band, y, x)
+        Its mask without the bands that are hidden from the encoder; each object keeps one at least.
+    keys : tuple of Band or (str, str)
+        Its bands.
+    """
+    changed, bands = dict(batch), tuple(keys)
+    if config.band_mixing > float(torch.rand(())) and len(bands) > 1:
+        changed, bands = _mix(changed, bands)
+    if config.turn:
+        pixels = ("flux", "ivar", "mask")
+        turns, mirrored = int(torch.randint(4, ())), bool(torch.randint(2, ()))
+        for name in pixels:
+            turned = torch.rot90(changed[name], turns, (2, 3))
+            changed[name] = turned.flip(3) if mirrored else turned
+    if config.stem == "metadata":
+        for name in ("psf_fwhm_arcsec", "noise"):
+            known = torch.rand(len(changed[name]), 1, device=changed[name].device) >= _UNKNOWN
+            changed[name] = changed[name] * known
+    mask = changed["mask"]
+    there = mask.flatten(2).any(2)
+    lot = torch.where(there, torch.rand(there.shape, device=mask.device), -1.0)
+    kept = (lot >= config.band_dropout) | (lot == lot.amax(1, keepdim=True))
+    return changed, mask & kept[:, :, None, None], bands
+
+
+def mixed_band(first: Band, second: Band, weight: float) -> Band:
+    """Return what is known of a weighted mean of two bands, in nanomaggies.
+
+    Parameters
+    ----------
+    first, second : Band
+        The bands, of one pixel scale.
+    weight : float
+        Weight of the second, 0 to 1.
+
+    Notes
+    -----
+    The mean of fluxes in two filters is, but for their different weights of photons, the flux in a
+    filter that passes both. Its width is that of a box with the same variance in wavelength.
+    """
+    share = (1 - weight, weight)
+    pair = (first, second)
+    wavelength = sum(s * b.wavelength_nm for s, b in zip(share, pair, strict=True))
+    variance = sum(
+        s * (b.width_nm**2 / 12 + (b.wavelength_nm - wavelength) ** 2)
+        for s, b in zip(share, pair, strict=True)
+    )
+    fwhm = sum(s * b.psf_fwhm_arcsec for s, b in zip(share, pair, strict=True))
+    noise = math.hypot(*(s * b.noise for s, b in zip(share, pair, strict=True)))
+    mean = replace(
+        first,
+        name=f"{first.name}+{second.name}",
+        wavelength_nm=wavelength,
+        width_nm=math.sqrt(12 * variance),
+        psf_fwhm_arcsec=fwhm,
+        zero_point=22.5,
+        limit=min(first.limit * first.nanomaggies, second.limit * second.nanomaggies),
+    )
+    return replace(mean, depth_mag=mean.depth_mag - 2.5 * math.log10(noise / mean.noise))
+
+
+def _mix(
+    batch: dict[str, Tensor], keys: tuple[Key, ...]
+) -> tuple[dict[str, Tensor], tuple[Key, ...]]:
+    """Put the weighted mean of two bands, neighbours in wavelength, in the place of the first."""
+    bands = [band for key in keys if (band := described(key)) is not None]
+    order = sorted(range(len(bands)), key=lambda number: bands[number].wavelength_nm)
+    place = int(torch.randint(len(order) - 1, ()))
+    a, b = order[place], order[place + 1]
+    weight = float(torch.rand(()))
+    flux, ivar, mask = batch["flux"], batch["ivar"], batch["mask"]
+    both = mask[:, a] & mask[:, b] & (ivar[:, a] > 0) & (ivar[:, b] > 0)
+    variance = sum(
+        s**2 / torch.where(both, ivar[:, number], 1) for s, number in ((1 - weight, a), (weight, b))
+    )
+    mean = (1 - weight) * flux[:, a] + weight * flux[:, b]
+    for name, column in (
+        ("flux", torch.where(both, mean, 0)),
+        ("ivar", torch.where(both, 1 / variance, 0)),
+        ("mask", both),
+    ):
+        batch[name] = batch[name].clone()
+        batch[name][:, a] = column
+    psf, noise = batch["psf_fwhm_arcsec"].clone(), batch["noise"].clone()
+    psf[:, a] = ((1 - weight) * psf[:, a] + weight * psf[:, b]) * (psf[:, [a, b]] > 0).all(1)
+    noise[:, a] = torch.hypot((1 - weight) * noise[:, a], weight * noise[:, b]) * (
+        noise[:, [a, b]] > 0
+    ).all(1)
+    batch |= {"psf_fwhm_arcsec": psf, "noise": noise}
+    mixed = mixed_band(bands[a], bands[b], weight)
+    return batch, (*keys[:a], mixed, *keys[a + 1 :])
