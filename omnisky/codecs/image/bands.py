@@ -37,7 +37,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["BANDS", "Band", "Key", "bands_of", "described"]
+import numpy as np
+
+from omnisky.surveys import modality
+
+__all__ = ["BANDS", "Band", "Key", "bands_of", "described", "nanomaggies", "pixel_scale"]
 
 _SIGMA_PER_FWHM = 1 / math.sqrt(8 * math.log(2))
 
@@ -243,3 +247,34 @@ def bands_of(modality: str) -> tuple[Band, ...]:
 def described(band: Key) -> Band | None:
     """Return the description of a band, or None if it is a name that `BANDS` does not have."""
     return band if isinstance(band, Band) else BANDS.get(band)
+
+
+def nanomaggies(bands: Sequence[Key]) -> np.ndarray:
+    """Return how many nanomaggies a unit of each band's images is, shape (band, 1, 1).
+
+    Bands that are only named are those of omnisky's surveys, which are in nanomaggies.
+    """
+    factors = [band.nanomaggies if isinstance(band, Band) else 1.0 for band in bands]
+    return np.array(factors, dtype=np.float32)[:, None, None]
+
+
+def pixel_scale(bands: Sequence[Key]) -> float:
+    """Return the side of a pixel in arcsec.
+
+    Raises
+    ------
+    ValueError
+        If it is not the same in all bands.
+    """
+    scales = {
+        band.pixel_scale_arcsec if isinstance(band, Band) else modality(band[0]).pixel_scale_arcsec
+        for band in bands
+    }
+    if len(scales) != 1:
+        raise ValueError(
+            "bands to decode must have the pixels that were encoded; found scales of "
+            f"{sorted(scales, key=str)} arcsec. Give bands of one scale"
+        )
+    (scale,) = scales
+    assert scale is not None  # every declared image has one
+    return scale

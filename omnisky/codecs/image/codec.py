@@ -24,13 +24,14 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
-from omnisky.codecs.image.augmentation import augmented
-from omnisky.codecs.image.bands import Band, Key
+from omnisky.codecs.image.bands import Band, Key, nanomaggies, pixel_scale
 from omnisky.codecs.image.config import ImageCodecConfig
+from omnisky.codecs.image.fast import decode_fast, encode_fast, is_fast
 from omnisky.codecs.image.magvit import Decoder, Encoder
 from omnisky.codecs.image.metadata import MetadataHead, MetadataStem
 from omnisky.codecs.image.pixels import DEFAULT_LIMIT, compress, context_of, crop, expand
 from omnisky.codecs.image.stems import TableHead, TableStem
+from omnisky.codecs.image.training import objective
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.modalities import Image, Measurement
 from omnisky.surveys import modality
@@ -47,6 +48,8 @@ _STEMS: dict[str, tuple[type, type]] = {
 _CEILING = 1e4
 # More than this fraction of an image beyond the limits is no star's core.
 _OUTSIDE = 0.01
+# Surveys round their pixel scales.
+_SCALE_TOLERANCE = 0.02
 
 
 class ImageCodec(LearnedCodec):
@@ -56,6 +59,9 @@ class ImageCodec(LearnedCodec):
     config_class: ClassVar[type] = ImageCodecConfig
     # What `with_bands` was given, by name.
     _given: Mapping[str, Band] = MappingProxyType({})
+
+    #: Of 1 x 1 and strided convolutions on a CPU without gradients: "float32" or "bf16".
+    precision: str = "float32"
 
     def __init__(self, config: ImageCodecConfig) -> None:
         super().__init__()
@@ -82,6 +88,12 @@ class ImageCodec(LearnedCodec):
         """Known bands of its modality, in order."""
         given = tuple(band.name for band in self._given.values())
         return given or tuple(band for name, band in self.config.keys if name == self.modality)
+
+    def of(self, modality: str) -> Self:
+        """Return this codec for another of its modalities; weights are shared, not copied."""
+        view = super().of(modality)
+        view._given = {}
+        return view
 
     def with_bands(self, bands: Sequence[Band]) -> Self:
         """Return this codec for bands it was not configured for; weights are shared, not copied.
@@ -150,6 +162,8 @@ class ImageCodec(LearnedCodec):
         context: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return latent vectors (object, row, column, dim) of compressed flux."""
+        if is_fast(self, flux):
+            return encode_fast(self, flux, mask, bands, context)
         hidden = self.encoder(self.stem(flux, mask, bands, context))
         return self.to_latent(hidden).movedim(1, -1)
 
@@ -157,6 +171,8 @@ class ImageCodec(LearnedCodec):
         self, codes: Tensor, bands: Sequence[Key], context: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Return compressed flux (object, band, y, x) of codes (object, row, column, dim)."""
+        if is_fast(self, codes):
+            return decode_fast(self, codes, bands, context)
         hidden = self.decoder(self.from_latent(codes.movedim(-1, 1)))
         return self.head(hidden, bands, context)
 
@@ -209,6 +225,14 @@ class ImageCodec(LearnedCodec):
                 f"{width}. Cut larger images, or add a masked border: "
                 f"omnisky.codecs.image.padded(images, {size})"
             )
+        expected = modality(name).pixel_scale_arcsec
+        if self.config.stem == "table" and not np.isclose(
+            measurement.pixel_scale_arcsec, expected or 0, rtol=_SCALE_TOLERANCE
+        ):
+            raise ValueError(
+                f"images of {name!r} have pixels of {expected} arcsec, and this codec knows no "
+                f"others; found {measurement.pixel_scale_arcsec:g}. Resample them"
+            )
         return measurement
 
     def prepare(self, measurement: Measurement) -> dict[str, Tensor]:
@@ -224,7 +248,7 @@ class ImageCodec(LearnedCodec):
         Raises
         ------
         TypeError, ValueError
-            If the measurement is no image, or its bands or size do not fit.
+            If the measurement is no image, or its bands, size or pixel scale do not fit.
         """
         images = self._check_image(measurement)
         layout = self._layout(images)
@@ -239,12 +263,12 @@ class ImageCodec(LearnedCodec):
             # That release knows no masks: what is given is good, and zero where it is not.
             tensors["mask"][:, columns] = True
         keys = self._keys(layout)
-        unit = torch.from_numpy(_nanomaggies(keys))
+        unit = torch.from_numpy(nanomaggies(keys))
         tensors["flux"], tensors["ivar"] = tensors["flux"] * unit, tensors["ivar"] / unit**2
         limit = self._limit(keys).cpu()
         tensors["flux"] = torch.minimum(torch.maximum(tensors["flux"], -limit), limit)
         context = context_of(images, columns, len(layout))
-        context["noise"] = context["noise"] * _nanomaggies(keys)[:, 0, 0]
+        context["noise"] = context["noise"] * nanomaggies(keys)[:, 0, 0]
         return tensors | {name: torch.from_numpy(array) for name, array in context.items()}
 
     def _layout(self, images: Image) -> tuple[str, ...]:
@@ -256,7 +280,7 @@ class ImageCodec(LearnedCodec):
         images = self._check_image(measurement)
         keys = self._keys(images.bands)
         limit = self._limit(keys).cpu().numpy()
-        share = (np.abs(images.flux * _nanomaggies(keys)) > limit).sum((1, 2, 3)) / images.mask.sum(
+        share = (np.abs(images.flux * nanomaggies(keys)) > limit).sum((1, 2, 3)) / images.mask.sum(
             (1, 2, 3)
         ).clip(1)
         return int((share > _OUTSIDE).sum())
@@ -337,10 +361,11 @@ class ImageCodec(LearnedCodec):
         keys = self._keys(self.bands if bands is None else bands)
         names = tuple(key.name if isinstance(key, Band) else key[1] for key in keys)
         known = [self.head.knows(key) for key in keys]
-        if unknown := [name for name, knows in zip(names, known, strict=True) if not knows]:
+        unknown = [name for name, knows in zip(names, known, strict=True) if not knows]
+        if unknown or not keys:
             raise ValueError(
-                f"modality {self.modality!r} has no band {', '.join(map(repr, unknown))} in this "
-                f"codec; it decodes {', '.join(self.bands)}"
+                f"bands to decode must be among {', '.join(self.bands)} of {self.modality!r}; "
+                f"found {', '.join(map(repr, unknown)) or 'none'}"
             )
         if not self.config.compat:
             self._check_ids(ids, mask)
@@ -349,9 +374,10 @@ class ImageCodec(LearnedCodec):
             self._decode_batch(torch.where(good[:, None], part, 0), keys)
             for part, good in zip(ids.split(batch_size), there.split(batch_size), strict=True)
         ]
-        pixels = torch.cat(flux).numpy() / _nanomaggies(keys)
-        good = np.broadcast_to(there.numpy()[:, None, None, None], pixels.shape)
-        return Image(pixels, mask=good, bands=names, pixel_scale_arcsec=_pixel_scale(keys))
+        pixels = torch.cat(flux).numpy() / nanomaggies(keys)
+        # With `compat` a pixel may be infinite: it comes back masked.
+        good = there.numpy()[:, None, None, None] & np.isfinite(pixels)
+        return Image(pixels, mask=good, bands=names, pixel_scale_arcsec=pixel_scale(keys))
 
     def _decode_batch(self, ids: Tensor, keys: Sequence[Key]) -> Tensor:
         side = math.isqrt(ids.shape[1])
@@ -362,60 +388,11 @@ class ImageCodec(LearnedCodec):
     # Training.
 
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return half the mean χ² of good pixels, and what to log.
-
-        The negative log-likelihood of Gaussian noise with the given errors (and `error_floor` of
-        the flux), in the unit of the measurement: range compression is undone first, on a straight
-        line beyond the limit of the band. Pixels that are masked or whose error is unknown do not
-        count.
-        """
-        keys = self._keys(self.bands)
-        seen = batch["mask"]
-        if self.training:
-            batch, seen, keys = augmented(batch, keys, self.config)
-        flux, ivar, mask = batch["flux"], batch["ivar"], batch["mask"]
-        compressed = torch.where(seen, self._compress(flux, keys), 0)
-        codes = self.quantiser(self._encode_latent(compressed, seen, keys, batch))
-        decoded = self._decode_latent(codes, keys, batch)
-        decoded = self._expand(decoded, keys, self._limit(keys))
-        good = mask & (ivar > 0)
-        weight = ivar / (1 + ivar * (self.config.error_floor * flux).square())
-        chi2 = torch.where(good, weight * (decoded - flux).square(), 0)
-        of_object = chi2.sum((1, 2, 3)) / good.sum((1, 2, 3)).clamp(min=1)
-        if self.config.balance:
-            excess = (of_object.detach() - 1).clamp(min=0)
-            mean = (of_object / (self.config.balance + excess)).mean()
-        else:
-            mean = chi2.sum() / good.sum().clamp(min=1)
-        return 0.5 * mean, {
-            "chi2_per_pixel": of_object.detach().median(),
-            "codes": self.quantiser.codes_to_indices(codes.detach()),
-        }
+        """Return half the mean χ² of good pixels, and what to log; see `image.training`."""
+        return objective(self, batch)
 
     def report(self, measurement: Measurement) -> dict[str, float]:
         """Return reconstruction figures through the token ids; see `image.report`."""
         from omnisky.codecs.image.report import reconstruction_report
 
         return reconstruction_report(self, self._check_image(measurement))
-
-
-def _nanomaggies(keys: Sequence[Key]) -> np.ndarray:
-    """Return how many nanomaggies the unit of each band's images is, shape (band, 1, 1)."""
-    factors = [key.nanomaggies if isinstance(key, Band) else 1.0 for key in keys]
-    return np.array(factors, dtype=np.float32)[:, None, None]
-
-
-def _pixel_scale(keys: Sequence[Key]) -> float:
-    """Return the side of a pixel of the bands, which must have the same."""
-    scales = {
-        key.pixel_scale_arcsec if isinstance(key, Band) else modality(key[0]).pixel_scale_arcsec
-        for key in keys
-    }
-    if len(scales) != 1:
-        raise ValueError(
-            f"bands to decode must have the pixels that were encoded; found scales of "
-            f"{sorted(scales, key=str)} arcsec. Give bands of one scale"
-        )
-    (scale,) = scales
-    assert scale is not None  # every declared image has one
-    return scale

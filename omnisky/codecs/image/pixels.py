@@ -47,14 +47,15 @@ def padded(images: Image, size: int) -> Image:
     size : int
         Least side in pixels.
     """
-    borders = [(0, 0), (0, 0)]
-    for side in images.flux.shape[2:]:
-        missing = max(size - side, 0)
-        # The crop puts the odd pixel to the same side.
-        borders.append(((missing + 1) // 2, missing // 2))
+    missing = [max(size - side, 0) for side in images.flux.shape[2:]]
+    # The crop puts the odd pixel to the same side.
+    before = np.array([(m + 1) // 2 for m in missing])
+    borders = [(0, 0), (0, 0), *zip(before, missing - before, strict=True)]
     flux, ivar, mask = (np.pad(a, borders) for a in (images.flux, images.ivar, images.mask))
-    about = (images.bands, images.pixel_scale_arcsec, images.psf_fwhm_arcsec, images.offset_pixels)
-    return Image(flux, ivar, mask, *about)
+    # An uneven border moves the centre by half a pixel.
+    offset = images.offset_pixels + (before - np.array(missing) / 2)[::-1]
+    about = (images.bands, images.pixel_scale_arcsec, images.psf_fwhm_arcsec)
+    return Image(flux, ivar, mask, *about, offset)
 
 
 def compress(flux: Tensor, softening: float, gain: float) -> Tensor:
@@ -77,7 +78,8 @@ def expand(
         Flux beyond which the inverse goes on as a straight line, with its slope there: `sinh` of
         what an untrained network says overflows, and gradients of it explode.
     """
-    y = compressed / (softening * gain)
+    # Half precision has no room for an exponential.
+    y = compressed.float() / (softening * gain)
     if limit is None:
         return torch.sinh(y) * softening
     edge = torch.asinh(torch.as_tensor(limit, dtype=y.dtype, device=y.device) / softening)

@@ -1,4 +1,8 @@
-"""What training does to a batch of images so that the codec learns what holds for all of them."""
+"""How an image codec is trained: the loss, and what is changed at random before it.
+
+Images are turned and mirrored; bands are hidden from the encoder that must be decoded all the same;
+two bands become one in between, so that wavelengths are not only those of a few filters.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,51 @@ from torch import Tensor
 from omnisky.codecs.image.bands import Band, Key, described
 
 if TYPE_CHECKING:
+    from omnisky.codecs.image.codec import ImageCodec
     from omnisky.codecs.image.config import ImageCodecConfig
 
-__all__ = ["augmented", "mixed_band"]
+__all__ = ["augmented", "mixed_band", "objective"]
 
 # How often the PSF and noise of an object are hidden, so that images without them can be encoded.
 _UNKNOWN = 0.3
+
+
+def objective(codec: ImageCodec, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return half the mean χ² of good pixels, and what to log.
+
+    The negative log-likelihood of Gaussian noise with the given errors (and `error_floor` of the
+    flux), in the unit of the measurement: range compression is undone first, on a straight line
+    beyond the limit of the band. Pixels that are masked or whose error is unknown do not count.
+    Objects may be weighted, see `balance` of the configuration.
+
+    Parameters
+    ----------
+    codec : ImageCodec
+        The codec; in training mode, images are augmented.
+    batch : mapping of str to Tensor
+        What its `prepare` returns.
+    """
+    config, keys, seen = codec.config, codec._keys(codec.bands), batch["mask"]
+    if codec.training:
+        batch, seen, keys = augmented(batch, keys, config)
+    flux, ivar, mask = batch["flux"], batch["ivar"], batch["mask"]
+    compressed = torch.where(seen, codec._compress(flux, keys), 0)
+    codes = codec.quantiser(codec._encode_latent(compressed, seen, keys, batch))
+    decoded = codec._decode_latent(codes, keys, batch)
+    decoded = codec._expand(decoded, keys, codec._limit(keys))
+    good = mask & (ivar > 0)
+    weight = ivar / (1 + ivar * (config.error_floor * flux).square())
+    chi2 = torch.where(good, weight * (decoded - flux).square(), 0)
+    of_object = chi2.sum((1, 2, 3)) / good.sum((1, 2, 3)).clamp(min=1)
+    if config.balance:
+        excess = (of_object.detach() - 1).clamp(min=0)
+        mean = (of_object / (config.balance + excess)).mean()
+    else:
+        mean = chi2.sum() / good.sum().clamp(min=1)
+    return 0.5 * mean, {
+        "chi2_per_pixel": of_object.detach().median(),
+        "codes": codec.quantiser.codes_to_indices(codes.detach()),
+    }
 
 
 def augmented(

@@ -1,0 +1,179 @@
+"""Large convolutions through the Fourier transforms of tiles, in float32 and plain torch.
+
+A kernel of side k over a tile of side n = m + k - 1 gives m x m outputs. In Fourier space each
+frequency of all tiles is one product of complex matrices over the channels: for k = 7 and m = 8
+these are six real products an output instead of 49. Transforms of such small tiles are matrix
+products themselves, one side after the other, which keeps everything in rows of channels.
+
+Of the frequencies (u, v) of a real tile, v = 0 … n/2 say all. Along the first side, v = 0 and
+v = n/2 are real, so that their u = 0 … n/2 say all; the others are complex and need all n.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["conv_fourier"]
+
+# Outputs of a tile along one side. Larger tiles take fewer products, but longer transforms of the
+# weights, and leave fewer rows to each matrix product.
+_TILE = 8
+# Weights of so many outputs are transformed at a time: see `omnisky.codecs.fast.winograd`.
+_OUTPUTS = 64
+
+
+@dataclass(frozen=True)
+class _Transforms:
+    """Matrices for tiles of side n, of which `real` act on v = 0 and n/2 and `full` on others.
+
+    Forward matrices hold the rows (real, imaginary) of each frequency; those of tiles also the row
+    -real, so that rows 0-1 and 1-2 are the factors of the real and imaginary parts of a weight.
+    """
+
+    first: Tensor
+    tile_real: Tensor
+    tile_full: Tensor
+    weight_real: Tensor
+    weight_full: Tensor
+    back_real: Tensor
+    back_full: Tensor
+    last: Tensor
+
+
+def _waves(n: int, frequencies: range, places: int) -> Tensor:
+    """Return exp(-2πi·u·a/n) of shape (frequency, place)."""
+    phase = torch.outer(torch.tensor(frequencies), torch.arange(places)) % n
+    angle = -2 * math.pi / n * phase.double()
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def _real_side(n: int, places: int) -> Tensor:
+    """Return the transform of a real side: rows v = 0, n/2, then (real, imaginary) of the others."""
+    waves = _waves(n, range(n // 2 + 1), places)
+    others = torch.stack([waves.real, waves.imag], 1)[1:-1].flatten(0, 1)
+    return torch.cat([waves.real[:1], waves.real[-1:], others])
+
+
+def _rows(of_real: Tensor, of_imaginary: Tensor | None, signs: tuple[complex, ...]) -> Tensor:
+    """Return a real matrix with a row for the real part of each sign times the transform.
+
+    Its columns are the places of the real, then of the imaginary part of the input, if it has one.
+    """
+    parts = [of_real] if of_imaginary is None else [of_real, of_imaginary]
+    waves = torch.cat(parts, 1)
+    return torch.stack([(sign * waves).real for sign in signs], 1).flatten(0, 1)
+
+
+@cache
+def _transforms(n: int, kernel: int) -> _Transforms:
+    m = n - kernel + 1
+    half, every = range(n // 2 + 1), range(n)
+    complex_parts, with_negative = (1, -1j), (1, -1j, -1)
+    matrices = {"first": _real_side(n, n)}
+    for name, places, signs in (("tile", n, with_negative), ("weight", kernel, complex_parts)):
+        one, all = _waves(n, half, places), _waves(n, every, places)
+        matrices[f"{name}_real"] = _rows(one, None, signs)
+        matrices[f"{name}_full"] = _rows(all, 1j * all, signs)
+    # Frequencies between 0 and n/2 stand for their conjugates too.
+    twice = torch.tensor([1.0, *[2.0] * (n // 2 - 1), 1.0], dtype=torch.float64)
+    back = _waves(n, half, m).conj() * twice[:, None] / n
+    matrices["back_real"] = torch.stack([back.real, -back.imag], 1).flatten(0, 1).t()
+    back = _waves(n, every, m).conj() / n
+    # Columns (real, imaginary) of each frequency; rows the real, then the imaginary places.
+    to_real = torch.stack([back.real, -back.imag], 1).flatten(0, 1).t()
+    to_imaginary = torch.stack([back.imag, back.real], 1).flatten(0, 1).t()
+    matrices["back_full"] = torch.cat([to_real, to_imaginary])
+    back = _waves(n, half, m).conj() * twice[:, None] / n
+    others = torch.stack([back.real, -back.imag], 1)[1:-1].flatten(0, 1)
+    matrices["last"] = torch.cat([back.real[:1], back.real[-1:], others]).t()
+    return _Transforms(**{name: matrix.float().contiguous() for name, matrix in matrices.items()})
+
+
+def _tiles(x: Tensor, kernel: int) -> Tensor:
+    """Return overlapping tiles, shape (column in tile, row in tile, tile, channel)."""
+    n, height, width, channels = x.shape
+    rows, columns = -(-height // _TILE), -(-width // _TILE)
+    border, inner = kernel // 2, _TILE + kernel - 1
+    below, right = rows * _TILE - height + border, columns * _TILE - width + border
+    x = F.pad(x, (0, 0, border, right, border, below))
+    to_object, to_row, to_column, _ = x.stride()
+    tiles = x.as_strided(
+        (inner, inner, n, rows, columns, channels),
+        (to_column, to_row, to_object, _TILE * to_row, _TILE * to_column, 1),
+    )
+    return tiles.reshape(inner, inner, n * rows * columns, channels)
+
+
+def _both_sides(tiles: Tensor, first: Tensor, real: Tensor, full: Tensor) -> list[Tensor]:
+    """Transform both sides of (column, row, …): for each v a matrix (rows of `real`/`full`, …)."""
+    n = len(first)
+    side = torch.mm(first, tiles.flatten(1)).view(n, tiles.shape[1], -1)
+    whole = [torch.mm(real, side[v]) for v in range(2)]
+    return whole + [torch.mm(full, side[v : v + 2].flatten(0, 1)) for v in range(2, n, 2)]
+
+
+def _products(spectra: list[Tensor], weight: Tensor, by: _Transforms) -> Tensor:
+    """Return outputs (column, row, tile, output) of the tiles' spectra for a block of outputs."""
+    n_out, n_in, kernel, _ = weight.shape
+    n, m = len(by.first), len(by.last)
+    taps = weight.permute(3, 2, 0, 1).reshape(kernel, kernel, -1)
+    first = by.first[:, :kernel].contiguous()
+    kernels = _both_sides(taps, first, by.weight_real, by.weight_full)
+    count = spectra[0].shape[1] // n_in
+    side = weight.new_empty(n, m, count * n_out)
+    row = 0
+    for spectrum, transformed in zip(spectra, kernels, strict=True):
+        tiles = spectrum.view(-1, 3 * count, n_in)
+        pair = transformed.view(len(tiles), 2, n_out, n_in).transpose(2, 3)
+        out = torch.bmm(tiles[:, : 2 * count], pair[:, 0])
+        # A correlation: the weight's spectrum is conjugated.
+        out.baddbmm_(tiles[:, count:], pair[:, 1])
+        real = row < 2
+        back, height = (by.back_real, 1) if real else (by.back_full, 2)
+        torch.mm(back, out.view(-1, count * n_out), out=side[row : row + height].flatten(0, 1))
+        row += height
+    return torch.mm(by.last, side.flatten(1)).view(m, m, count, n_out)
+
+
+def conv_fourier(
+    x: Float[Tensor, "object height width channel"],
+    weight: Float[Tensor, "output channel side side"],
+    bias: Float[Tensor, " output"],
+) -> Float[Tensor, "object height width output"]:
+    """Convolve with a large odd kernel and zeros around the images.
+
+    Parameters
+    ----------
+    x : Tensor, shape (object, height, width, channel)
+        Images, float32 on a CPU.
+    weight, bias : Tensor
+        As of `torch.nn.Conv2d` with padding ``side // 2``.
+
+    Raises
+    ------
+    ValueError
+        If the kernel is no square of odd side.
+    """
+    n_out, _, kernel, other = weight.shape
+    if kernel != other or kernel % 2 == 0:
+        raise ValueError(f"the kernel must be a square of odd side; found {kernel} x {other}")
+    count, height, width, _ = x.shape
+    by = _transforms(_TILE + kernel - 1, kernel)
+    tiles = _tiles(x, kernel)
+    spectra = _both_sides(tiles, by.first, by.tile_real, by.tile_full)
+    del tiles
+    rows, columns = -(-height // _TILE), -(-width // _TILE)
+    out = x.new_empty(count, rows, _TILE, columns, _TILE, n_out)
+    for start in range(0, n_out, _OUTPUTS):
+        part = slice(start, start + _OUTPUTS)
+        outputs = _products(spectra, weight[part], by).add_(bias[part])
+        whole = outputs.unflatten(2, (count, rows, columns)).permute(2, 3, 1, 4, 0, 5)
+        out[..., part] = whole
+    return out.view(count, rows * _TILE, columns * _TILE, n_out)[:, :height, :width]
