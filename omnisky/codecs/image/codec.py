@@ -34,7 +34,6 @@ from omnisky.codecs.image.stems import TableHead, TableStem
 from omnisky.codecs.image.training import objective
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.modalities import Image, Measurement
-from omnisky.surveys import modality
 
 __all__ = ["ImageCodec", "ImageCodecConfig"]
 
@@ -225,13 +224,12 @@ class ImageCodec(LearnedCodec):
                 f"{width}. Cut larger images, or add a masked border: "
                 f"omnisky.codecs.image.padded(images, {size})"
             )
-        expected = modality(name).pixel_scale_arcsec
-        if self.config.stem == "table" and not np.isclose(
-            measurement.pixel_scale_arcsec, expected or 0, rtol=_SCALE_TOLERANCE
-        ):
+        expected = pixel_scale(self._keys(measurement.bands))
+        if not np.isclose(measurement.pixel_scale_arcsec, expected, rtol=_SCALE_TOLERANCE):
+            other = ", or describe them: with_bands" if self.config.stem == "metadata" else ""
             raise ValueError(
                 f"images of {name!r} have pixels of {expected} arcsec, and this codec knows no "
-                f"others; found {measurement.pixel_scale_arcsec:g}. Resample them"
+                f"others; found {measurement.pixel_scale_arcsec:g}. Resample them{other}"
             )
         return measurement
 

@@ -116,7 +116,7 @@ class ImageCodecConfig:
                 bool(self.size % (self.patch * 2**self.compressions))
             ),
             "a table looks at single pixels (patch = 1), metadata at an even number of them": (
-                self.patch != 1 if self.stem == "table" else self.patch % 2 != 0
+                self.patch % 2 != 0 if self.stem == "metadata" else self.patch != 1
             ),
             "band_mixing needs stem = 'metadata'": self.band_mixing > 0 and self.stem == "table",
             "band_dropout and band_mixing must lie in 0 … 1, without 1": not (
