@@ -30,6 +30,7 @@ from omnisky.codecs.image.fast import decode_fast, encode_fast, is_fast
 from omnisky.codecs.image.magvit import Decoder, Encoder
 from omnisky.codecs.image.metadata import MetadataHead, MetadataStem
 from omnisky.codecs.image.pixels import DEFAULT_LIMIT, compress, context_of, crop, expand
+from omnisky.codecs.image.report import reconstruction_report
 from omnisky.codecs.image.stems import TableHead, TableStem
 from omnisky.codecs.image.training import objective
 from omnisky.codecs.quantisers.fsq import FSQ
@@ -193,7 +194,7 @@ class ImageCodec(LearnedCodec):
         return tuple((self.modality, band) if isinstance(band, str) else band for band in named)
 
     def _limit(self, bands: Sequence[Key]) -> Tensor:
-        """Return the largest |flux| of each band in nanomaggies, shape (band, 1, 1)."""
+        """Return the largest absolute flux of each band in nanomaggies, shape (band, 1, 1)."""
         known = dict(zip(self.config.keys, self.config.limits, strict=True))
         limits = [
             known.get(key, DEFAULT_LIMIT)
@@ -391,6 +392,4 @@ class ImageCodec(LearnedCodec):
 
     def report(self, measurement: Measurement) -> dict[str, float]:
         """Return reconstruction figures through the token ids; see `image.report`."""
-        from omnisky.codecs.image.report import reconstruction_report
-
         return reconstruction_report(self, self._check_image(measurement))

@@ -40,8 +40,18 @@ def objective(codec: ImageCodec, batch: Mapping[str, Tensor]) -> tuple[Tensor, d
         The codec; in training mode, images are augmented.
     batch : mapping of str to Tensor
         What its `prepare` returns.
+
+    Raises
+    ------
+    ValueError
+        If the batch has other bands than the codec.
     """
     config, keys, seen = codec.config, codec._keys(codec.bands), batch["mask"]
+    if batch["flux"].shape[1] != len(keys):
+        raise ValueError(
+            f"training images of {codec.modality!r} have bands {', '.join(codec.bands)}; found "
+            f"{batch['flux'].shape[1]} bands. Put others into the configuration"
+        )
     if codec.training:
         batch, seen, keys = augmented(batch, keys, config)
     flux, ivar, mask = batch["flux"], batch["ivar"], batch["mask"]
