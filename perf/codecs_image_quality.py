@@ -10,9 +10,9 @@ looked:
 * Legacy Survey brick 0959p805, g band with its inverse variances: columns right of the middle of
   what was observed (those left of it were trained on);
 * viewer cut-outs ``example_b``, ``example_d``, ``example_e`` and ``test_image_grz_256`` (trained
-  on: ``example``, ``example_a``, ``example_c``). The viewer interpolates to smaller pixels and gives
-  no errors; they are estimated from the scatter of the sky, and are correlated, so that χ² is
-  indicative only;
+  on: ``example``, ``example_a``, ``example_c``). The viewer interpolates to smaller pixels and
+  gives no errors; they are estimated from the scatter of the sky, and are correlated, so that χ²
+  is indicative only;
 * both HSC scenes (no HSC image was trained on but mock), with a masked border: they are smaller
   than 96 pixels. One has variances, the other gets the scatter of its sky.
 """

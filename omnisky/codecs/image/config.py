@@ -64,6 +64,9 @@ class ImageCodecConfig:
         wavelength in between; for metadata.
     turn : bool
         Whether to turn and mirror images in training.
+    crop : int
+        Side in pixels of squares that seven of ten training steps look at, cut out at random places
+        around the middle: less to compute, and objects off the centre; 0 for whole images always.
     compat : {"", "aion-0.0.2"}
         Also reproduce what that release does wrong.
     """
@@ -89,6 +92,7 @@ class ImageCodecConfig:
     band_dropout: float = 0.0
     band_mixing: float = 0.0
     turn: bool = False
+    crop: int = 0
     compat: str = ""
 
     def __post_init__(self) -> None:
@@ -118,6 +122,9 @@ class ImageCodecConfig:
             ),
             "a table looks at single pixels (patch = 1), metadata at an even number of them": (
                 self.patch % 2 != 0 if self.stem == "metadata" else self.patch != 1
+            ),
+            "crop must be a multiple of patch * 2^compressions, size at most": bool(
+                not 0 <= self.crop <= self.size or self.crop % (self.patch * 2**self.compressions)
             ),
             "band_mixing needs stem = 'metadata'": self.band_mixing > 0 and self.stem == "table",
             "band_dropout and band_mixing must lie in 0 … 1, without 1": not (

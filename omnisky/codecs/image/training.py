@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["augmented", "mixed_band", "objective"]
 
+# How many steps look at a part of the images, and how far its middle is from theirs, in crops.
+_CROPPED, _AWAY = 0.7, 0.15
 # How often the PSF and noise of an object are hidden, so that images without them can be encoded.
 _UNKNOWN = 0.3
 
@@ -86,7 +88,7 @@ def augmented(
     keys : sequence of Band or (str, str)
         Its bands.
     config : ImageCodecConfig
-        Says what to do: `turn`, `band_dropout`, `band_mixing`.
+        Says what to do: `turn`, `crop`, `band_dropout`, `band_mixing`.
 
     Returns
     -------
@@ -100,12 +102,14 @@ def augmented(
     changed, bands = dict(batch), tuple(keys)
     if config.band_mixing > float(torch.rand(())) and len(bands) > 1:
         changed, bands = _mix(changed, bands)
-    if config.turn:
-        pixels = ("flux", "ivar", "mask")
-        turns, mirrored = int(torch.randint(4, ())), bool(torch.randint(2, ()))
-        for name in pixels:
-            turned = torch.rot90(changed[name], turns, (2, 3))
-            changed[name] = turned.flip(3) if mirrored else turned
+    rows, columns = _window(config)
+    turns, mirrored = int(torch.randint(4, ())), bool(torch.randint(2, ()))
+    for name in ("flux", "ivar", "mask"):
+        pixels = changed[name][..., rows, columns]
+        if config.turn:
+            pixels = torch.rot90(pixels, turns, (2, 3))
+            pixels = pixels.flip(3) if mirrored else pixels
+        changed[name] = pixels
     if config.stem == "metadata":
         for name in ("psf_fwhm_arcsec", "noise"):
             known = torch.rand(len(changed[name]), 1, device=changed[name].device) >= _UNKNOWN
@@ -115,6 +119,17 @@ def augmented(
     lot = torch.where(there, torch.rand(there.shape, device=mask.device), -1.0)
     kept = (lot >= config.band_dropout) | (lot == lot.amax(1, keepdim=True))
     return changed, mask & kept[:, :, None, None], bands
+
+
+def _window(config: ImageCodecConfig) -> tuple[slice, slice]:
+    """Return rows and columns of the part of the images that this step looks at."""
+    if not config.crop or float(torch.rand(())) >= _CROPPED:
+        return slice(None), slice(None)
+    free = (config.size - config.crop) // 2
+    most = min(free, int(_AWAY * config.crop))
+    first = [free + int(torch.randint(-most, most + 1, ())) for _ in range(2)]
+    rows, columns = (slice(start, start + config.crop) for start in first)
+    return rows, columns
 
 
 def mixed_band(first: Band, second: Band, weight: float) -> Band:
