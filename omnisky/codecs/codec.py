@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -224,9 +225,26 @@ class LearnedCodec(Codec):
     def n_codes(self) -> int:
         """Size of the vocabulary whose usage training watches."""
 
+    @property
+    def trained_modalities(self) -> tuple[str, ...]:
+        """Modalities that training needs objects of; others are encoded without."""
+        return self.modalities
+
     def fit(self, samples: Mapping[str, Measurement]) -> None:
         """Fit what has a closed form (bins, scales) to training samples, by modality name."""
         return
+
+    def augment(self, measurement: Measurement, generator: torch.Generator) -> Measurement:
+        """Return training objects as they might as well have been seen, such as mirrored images.
+
+        Parameters
+        ----------
+        measurement : Measurement
+            Objects, which must not be changed.
+        generator : torch.Generator
+            Source of all randomness, on the CPU.
+        """
+        return measurement
 
     @abstractmethod
     def prepare(self, measurement: Measurement) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from omnisky.data.stream.batch import (
     ScalarBatch,
     SpectrumBatch,
 )
+from omnisky.data.stream.rows import RowReader
 from omnisky.data.stream.schedule import Permutation, Schedule
 from omnisky.data.stream.stream import Stream
 
@@ -19,6 +20,7 @@ __all__ = [
     "MeasurementBatch",
     "ObjectBatch",
     "Permutation",
+    "RowReader",
     "ScalarBatch",
     "Schedule",
     "SpectrumBatch",
