@@ -23,7 +23,7 @@ from omnisky.codecs.aion import COMPAT, folder_name, load_aion
 from omnisky.codecs.codec import Codec
 from omnisky.storage import CheckpointError
 
-__all__ = ["codec_folders", "load_codec", "load_pretrained"]
+__all__ = ["codec_folders", "fetch", "is_hub_id", "load_codec", "load_pretrained"]
 
 # Kind in the configuration → where its class lives; imported when it is met.
 _KINDS = {
@@ -61,8 +61,8 @@ def load_pretrained(
     if compat not in (None, COMPAT):
         raise ValueError(f"compat must be {COMPAT!r} or left out; found {compat!r}")
     folder = Path(source)
-    if not folder.exists() and isinstance(source, str) and _HUB_ID.fullmatch(source):
-        folder = _fetch(source, modality, revision)
+    if not folder.exists() and isinstance(source, str) and is_hub_id(source):
+        folder = fetch(source, _wanted(modality), revision)
     elif revision is not None:
         raise ValueError(f"revision={revision!r} is for hub ids; {source} is a folder")
     found = _one_codec(folder, modality)
@@ -126,17 +126,32 @@ def _one_codec(folder: Path, modality: str | None) -> Path:
     return there[0]
 
 
-def _fetch(source: str, modality: str | None, revision: str | None) -> Path:
-    """Download the files of one codec, or find them in the local cache, and return their folder."""
+def _wanted(modality: str | None) -> list[str]:
+    """Return patterns of the files of one codec on the hub."""
+    files = ("config.json", "model.safetensors")
+    if modality is None:
+        return [*files, *(f"codecs/*/{name}" for name in files)]
+    return [f"codecs/{folder_name(modality)}/{name}" for name in files]
+
+
+def is_hub_id(source: str) -> bool:
+    """Return True for text of the form ``organisation/name``."""
+    return _HUB_ID.fullmatch(source) is not None
+
+
+def fetch(source: str, patterns: list[str], revision: str | None) -> Path:
+    """Download files of a hub repository, or find them in the local cache; return their folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If they are not in the cache and the hub does not give them.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    names = "*" if modality is None else folder_name(modality)
-    wanted = [f"codecs/{names}/{name}" for name in ("config.json", "model.safetensors")]
-    if modality is None:
-        wanted += ["config.json", "model.safetensors"]
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"{source} (revision {revision or 'main'}) is no folder here and could not be fetched "
