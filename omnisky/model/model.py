@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +21,7 @@ from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import set_values
+from omnisky.model.packed import encode_packed
 from omnisky.model.transformer import Transformer
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
@@ -251,6 +253,17 @@ class Model:
                 set_values(self.network.embeddings[name], values)
                 set_values(self.network.logits[name], values)
 
+    def cast(self, precision: Literal["float32", "bfloat16"]) -> Model:
+        """Compute in another number format from now on; returns itself.
+
+        bfloat16 is faster where the processor computes in it, and rounds: weigh it against an
+        embedding in float32 of some of your objects.
+        """
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16'; found {precision!r}")
+        self.network.cast(getattr(torch, precision))
+        return self
+
     def tokenize(self, observations: Observations) -> Tokens:
         """Return the tokens of observations; see `Tokenizer.encode`."""
         return self.tokenizer.encode(observations)
@@ -288,24 +301,27 @@ class Model:
         if pooling not in ("mean", "none"):
             raise ValueError(f"pooling must be 'mean' or 'none'; found {pooling!r}")
         tokens = self.as_tokens(given)
+        pool = self._mean if pooling == "mean" else self.network.encode
+        if self.config.compat:
+            pool = partial(self._as_released, pooling)
         vectors, valid = [], []
         for start in range(0, len(tokens), batch_size):
-            x, mask = self._encode(tokens[slice(start, start + batch_size)])
-            if pooling == "mean":
-                count = mask.sum(1)
-                x, mask = x.sum(1) / count.clamp(min=1)[:, None], count > 0
+            x, mask = pool(tokens[slice(start, start + batch_size)])
             vectors.append(x.float().cpu())
             valid.append(mask.cpu())
         slices = {} if pooling == "mean" or self.config.compat else self.network.slices(tokens)
         return Embedding(torch.cat(vectors).numpy(), torch.cat(valid).numpy(), slices)
 
-    def _encode(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        if not self.config.compat:
-            return self.network.encode(tokens)
+    def _mean(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        ids, visible = self.network.select_given(tokens)
+        return encode_packed(self.network, ids, visible).mean(len(tokens))
+
+    def _as_released(self, pooling: str, tokens: Tokens) -> tuple[Tensor, Tensor]:
         from omnisky.model.aion import released_context
 
-        context = released_context(self.network, tokens)
-        return context, torch.ones(context.shape[:2], dtype=torch.bool)
+        x = released_context(self.network, tokens)
+        x = x.mean(1) if pooling == "mean" else x
+        return x, torch.ones(x.shape[:-1], dtype=torch.bool)
 
     def generate(
         self,

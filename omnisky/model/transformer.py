@@ -121,6 +121,17 @@ class Transformer(nn.Module):
             self.register_buffer(name, buffer, persistent=False)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the blocks; vectors of tokens and places stay in float32."""
+        return self.decoder_proj_context.weight.dtype
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Convert the blocks to another number format, in place, for use rather than training."""
+        blocks = (self.encoder, self.decoder, self.encoder_norm, self.decoder_norm)
+        for part in (*blocks, self.decoder_proj_context):
+            part.to(dtype)
+
+    @property
     def names(self) -> list[str]:
         """Modality names in slot order."""
         return [m.name for m in self.config.modalities]
@@ -203,6 +214,7 @@ class Transformer(nn.Module):
         if not bool(visible.mask.all()):
             mask = visible.mask[:, None, :]
             x, place = (torch.where(visible.mask[..., None], v, 0) for v in (x, place))
+        x, place = x.to(self.dtype), place.to(self.dtype)
         for block in self.encoder:
             x = block(x, mask)
         x = self.encoder_norm(x)
@@ -214,7 +226,7 @@ class Transformer(nn.Module):
         A slot attends to the asked slots of its own modality only, so that what is predicted for
         one modality does not depend on which others are asked for at the same time.
         """
-        x = self.mask_token + self.place_vectors()[asked.slots]
+        x = (self.mask_token + self.place_vectors()[asked.slots]).to(self.dtype)
         modality = self.slot_modality[asked.slots]
         self_mask = (modality[:, :, None] == modality[:, None, :]) & asked.mask[:, None, :]
         context_mask = encoded.mask[:, None, :]
@@ -229,7 +241,7 @@ class Transformer(nn.Module):
 
         Rows number the asked slots in the flattened (B, M) table.
         """
-        flat, kept = decoded.flatten(0, 1), asked.mask.flatten()
+        flat, kept = decoded.flatten(0, 1).to(self.mask_token.dtype), asked.mask.flatten()
         modality = self.slot_modality[asked.slots].flatten()
         position = self.slot_position[asked.slots].flatten()
         found = []
@@ -311,14 +323,18 @@ class Transformer(nn.Module):
         slots = torch.stack([self.slots_of(name)[0] for name in asks])
         asked = slots.expand(len(vectors), -1)
         decoded = self.decode_slots(encoded, Selection(asked, torch.ones_like(asked).bool()))
+        decoded = decoded.to(self.mask_token.dtype)
         answers = [expected_values(self.logits[n], decoded[:, i]) for i, n in enumerate(asks)]
         return vectors, encoded.mask, torch.cat(answers, dim=1)
 
-    def _encode_given(self, tokens: Tokens) -> Encoded:
+    def select_given(self, tokens: Tokens) -> tuple[Int[Tensor, "B S"], Selection]:
+        """Return the table of ids, and all slots of the modalities given that objects have."""
         ids, mask = self.lay_out(tokens)
         slots = torch.cat([self.slots_of(name) for name in tokens]).sort().values
-        visible = Selection(slots.expand(len(ids), -1), mask[:, slots])
-        return self.encode_slots(ids, visible)
+        return ids, Selection(slots.expand(len(ids), -1), mask[:, slots])
+
+    def _encode_given(self, tokens: Tokens) -> Encoded:
+        return self.encode_slots(*self.select_given(tokens))
 
     def set_dropout(self, rate: float) -> None:
         """Leave out this share of what each part of each block says, in training mode only."""
