@@ -338,6 +338,12 @@ def _check(
             f"cannot generate {', '.join(unknown) or 'nothing'}; this model knows "
             f"{', '.join(names)}"
         )
+    ordered = [m.name for m in model.config.modalities if len(m.grid) == 1 and m.name in targets]
+    if ordered:
+        raise ValueError(
+            f"{', '.join(ordered)} of AION-1 cannot be generated: the order of its special tokens "
+            "was not published"
+        )
     both = [t for t in targets if t in given]
     if both or len(set(targets)) < len(targets):
         raise ValueError(
