@@ -69,23 +69,27 @@ class CatalogCodec(Codec):
     """Encode up to 20 sources: offsets as cells of a grid, shapes as quantile bins.
 
     Tokens are the number of sources, then x, y, e1, e2, r of one source after the other, as far as
-    there are sources; places behind the last one have no tokens. Bins decode to the mean of the
-    training values in them. Exact zeros (round and point sources) have a bin of their own. What
-    lies beyond the grid or the training range gets the outermost token and is counted by
-    `count_outside`.
+    there are sources; places behind the last one have no tokens. Cells and bins decode to the mean
+    of the training values in them, so the object itself stays at the origin. Exact zeros (round and
+    point sources) have a bin of their own. What lies beyond the grid or the training range gets the
+    outermost token and is counted by `count_outside`.
     """
 
     kind: ClassVar[str] = "catalog-codec"
     config_class: ClassVar[type] = CatalogCodecConfig
+    places: Tensor
 
     def __init__(self, config: CatalogCodecConfig) -> None:
         super().__init__()
         self.config = config
         self.shape_bins = QuantileBins(len(_SHAPES), config.bins)
+        middle = (torch.arange(config.cells).double() + 0.5 - config.cells / 2) * self._cell
+        # What the cells of x and of y decode to.
+        self.register_buffer("places", middle.repeat(2, 1))
 
     @classmethod
     def fit(cls, measurement: Catalog, *, modality: str, **settings: Any) -> CatalogCodec:
-        """Return a codec whose bins of e1, e2 and r are fitted to the sources of training objects.
+        """Return a codec that is fitted to the sources of training objects: bins, and all means.
 
         Parameters
         ----------
@@ -109,6 +113,13 @@ class CatalogCodec(Codec):
             edges, means = _table(values, atom, codec.config.bins)
             bins.edges[i], bins.means[i] = torch.from_numpy(edges), torch.from_numpy(means)
             bins.limits[i] = torch.tensor([values.min(), values.max()]).double()
+        for places, offset in zip(codec.places, (measurement.x, measurement.y), strict=True):
+            cells = codec._cells(offset).clamp(0, codec.config.cells - 1).numpy()
+            cells, offset = cells[measurement.mask], offset[measurement.mask]
+            count = np.bincount(cells, minlength=len(places))
+            total = np.bincount(cells, weights=offset, minlength=len(places))
+            filled = count > 0
+            places[torch.from_numpy(filled)] = torch.from_numpy(total[filled] / count[filled])
         return codec.eval()
 
     @property
@@ -149,7 +160,8 @@ class CatalogCodec(Codec):
         known = mask[:, first:].reshape(shape).all(-1) & mask[:, :1]
         tokens = torch.where(known[..., None], ids[:, first:].reshape(shape), 0)
         shapes = self.shape_bins.decode(tokens[..., 2:].flatten(0, 1)).unflatten(0, shape[:2])
-        columns = [*self._places(tokens[..., :2]).unbind(-1), *shapes.unbind(-1)]
+        offsets = [self.places[i][tokens[..., i]] for i in range(2)]
+        columns = [*offsets, *shapes.unbind(-1)]
         columns[4] = self._radius(columns[4])
         return Catalog(*(c.numpy() for c in columns), mask=known.numpy())
 
@@ -158,9 +170,8 @@ class CatalogCodec(Codec):
 
         Rows of smaller vocabularies end in copies of their last value.
         """
-        cells = self._places(torch.arange(self.config.cells))
         e1, e2, r = self.shape_bins.means
-        rows = [cells, cells, e1, e2, self._radius(r)] * self.config.sources
+        rows = [*self.places, e1, e2, self._radius(r)] * self.config.sources
         if self.config.count:
             rows = [torch.arange(1, self.config.sources + 1).double(), *rows]
         longest = max(len(row) for row in rows)
@@ -210,16 +221,15 @@ class CatalogCodec(Codec):
                 )
             first += group.n_tokens
 
+    @property
+    def _cell(self) -> float:
+        """Side of a cell, arcsec."""
+        return self.config.span_arcsec / self.config.cells
+
     def _cells(self, offset: np.ndarray) -> Int[Tensor, "object source"]:
         """Return the cells of offsets, unlimited."""
-        config = self.config
-        scaled = torch.from_numpy(offset).double() * (config.cells / config.span_arcsec)
-        return (scaled + config.cells / 2).floor().long()
-
-    def _places(self, cells: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Return the middles of cells in arcsec."""
-        config = self.config
-        return (cells.double() + 0.5 - config.cells / 2) * (config.span_arcsec / config.cells)
+        scaled = torch.from_numpy(offset).double() / self._cell
+        return (scaled + self.config.cells / 2).floor().long()
 
     def _shapes(self, catalog: Catalog) -> Float[Tensor, "object source 3"]:
         """Return e1, e2 and the radius as it is binned."""
