@@ -34,6 +34,7 @@ from omnisky.codecs.spectrum.convnext import ConvNextDecoder, ConvNextEncoder
 from omnisky.codecs.spectrum.figures import reconstruction_figures
 from omnisky.codecs.spectrum.latent_config import LatentSpectrumCodecConfig
 from omnisky.codecs.spectrum.latent_grid import LatentGrid
+from omnisky.codecs.spectrum.native.quality import code_usage
 from omnisky.modalities import Measurement, Spectrum
 from omnisky.surveys import modalities
 
@@ -354,7 +355,11 @@ class LatentSpectrumCodec(LearnedCodec):
         return total, metrics | {"codes": self.quantiser.codes_to_indices(codes.detach())}
 
     def report(self, measurement: Measurement) -> dict[str, float]:
-        """Return figures through the token ids; see `figures.reconstruction_figures`."""
+        """Return figures through the token ids: of `figures.reconstruction_figures`, and of codes.
+
+        ``codes_used_fraction`` is the share of the vocabulary in use, ``code_entropy_bits`` the
+        entropy of the codes.
+        """
         assert isinstance(measurement, Spectrum)
         ids, mask = self.encode_masked(measurement)
         there = mask.all(1)
@@ -362,8 +367,7 @@ class LatentSpectrumCodec(LearnedCodec):
         flux, bad = self.reconstruct(ids[there], spectra.wavelength)
         within = self.grid.overlaps(spectra.wavelength)
         figures = reconstruction_figures(spectra, flux.numpy(), bad.numpy(), within)
-        used = len(ids[there][:, 1:].unique())
-        return {**figures, "code_usage": used / self.n_codes}
+        return {**figures, **code_usage(ids[there][:, 1:], self.n_codes)}
 
 
 def _at_pixels(values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

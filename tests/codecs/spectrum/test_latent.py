@@ -244,9 +244,10 @@ def test_the_report_goes_through_the_tokens(codec, spectra):
     mask[1] = False
     figures = codec.report(Spectrum(spectra.flux, spectra.ivar, mask, spectra.wavelength))
     assert figures.keys() == {
-        "r2", "r2_shape", "chi2_per_pixel", "chi2_per_pixel_median", "mask_auc", "code_usage"
+        "r2", "r2_shape", "chi2_per_pixel_median", "chi2_per_pixel_90", "mask_auc",
+        "codes_used_fraction", "code_entropy_bits"
     }  # fmt: skip
-    assert 0 < figures["code_usage"] <= 1
+    assert 0 < figures["codes_used_fraction"] <= 1
 
 
 def test_figures_of_a_perfect_and_of_a_constant_reconstruction(spectra):
@@ -256,9 +257,11 @@ def test_figures_of_a_perfect_and_of_a_constant_reconstruction(spectra):
     given = Spectrum(spectra.flux, spectra.ivar, mask, spectra.wavelength)
     perfect = reconstruction_figures(given, spectra.flux, (~mask).astype(float), within)
     assert perfect["r2"] == perfect["r2_shape"] == perfect["mask_auc"] == 1
-    assert perfect["chi2_per_pixel"] == 0
+    assert perfect["chi2_per_pixel_90"] == 0
     mean = np.full_like(spectra.flux, given.flux[mask].mean())
     assert reconstruction_figures(given, mean, mean, within)["r2"] == pytest.approx(0, abs=1e-6)
+    nothing = Spectrum(spectra.flux, None, np.zeros_like(mask), spectra.wavelength)
+    assert reconstruction_figures(nothing, mean, mean, within) == {}
 
 
 def test_wide_gaps_are_not_bridged():
