@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as Listing
 
 from omnisky import __version__
-from omnisky.cli.models import bases, config_of, folder_of
+from omnisky.cli.models import bases, codec_folder, config_of, folder_of
 from omnisky.storage import sha256_of
 
 __all__ = ["info"]
@@ -26,8 +26,8 @@ def info(what: str | None = None, /) -> None:
     Parameters
     ----------
     what : str, optional
-        Folder of a sky store or a match, model (name or folder), data set, survey, modality or
-        table file; the installation by default.
+        Folder of a sky store or a match, model or codec (name or folder), data set, survey,
+        modality or table file; the installation by default.
     """
     from omnisky.data import datasets
     from omnisky.data.sky import is_match, is_store
@@ -48,6 +48,8 @@ def info(what: str | None = None, /) -> None:
             _show(*listing)
     elif what in surveys():
         _survey(what)
+    elif (folder := codec_folder(what)) is not None:
+        _codec(folder)
     elif Path(what).is_dir() and not Path(what, "config.json").is_file():
         raise FileNotFoundError(
             f"{what} has no config.json, omnisky.json or match.json; expected the folder of a "
@@ -160,6 +162,26 @@ def _table(path: str) -> None:
         for c in table.colnames
     ]
     _show(f"{path}: {len(table)} rows", ("column", "type", "shape", "unit", "modality"), rows)
+
+
+def _codec(folder: Path) -> None:
+    from omnisky.codecs import load_codec
+
+    codec = load_codec(folder)
+    weights = sum(t.numel() for t in codec.parameters())
+    rows = [
+        ("kind", codec.kind),
+        ("modalities", ", ".join(codec.modalities)),
+        ("tokens an object", codec.n_tokens),
+        *((f"{g.kind} tokens", f"{g.n_tokens} of {g.vocab_size} ids") for g in codec.groups),
+        ("trained weights", f"{weights:,}"),
+        ("sha256 of the weights", _sha256(folder)),
+        *((key, value) for key, value in config_of(folder).items() if key != "kind"),
+    ]
+    _show(f"{folder}: {_bytes(folder) / 1e6:.1f} MB", ("", ""), rows)
+    for path in (folder / "report.json", folder / "README.md"):
+        if path.is_file():
+            print(path.read_text(encoding="utf-8"))
 
 
 def _model(folder: Path) -> None:

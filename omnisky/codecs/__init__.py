@@ -2,8 +2,10 @@
 
 from omnisky.codecs.codec import Codec, LearnedCodec, TokenGroup
 from omnisky.codecs.loading import load_codec
-from omnisky.codecs.quantisers.fsq import FSQ
+from omnisky.codecs.quantisers import FSQ, LFQ
 from omnisky.codecs.scalars.scalar import ScalarCodec, ScalarCodecConfig
+from omnisky.codecs.spectrum.latent import LatentSpectrumCodec
+from omnisky.codecs.spectrum.latent_config import LatentSpectrumCodecConfig
 from omnisky.codecs.spectrum.native import NativeSpectrumCodec, NativeSpectrumCodecConfig
 from omnisky.codecs.spectrum.sampled import SampledSpectrumCodec, SampledSpectrumCodecConfig
 from omnisky.codecs.tokenizer import Tokenizer
@@ -11,7 +13,10 @@ from omnisky.codecs.tokens import Tokens
 
 __all__ = [
     "FSQ",
+    "LFQ",
     "Codec",
+    "LatentSpectrumCodec",
+    "LatentSpectrumCodecConfig",
     "LearnedCodec",
     "NativeSpectrumCodec",
     "NativeSpectrumCodecConfig",

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from omnisky.codecs.aion import COMPAT, folder_name, load_aion
+from omnisky.codecs.aion import COMPAT, NAMES, folder_name, load_aion
 from omnisky.codecs.codec import Codec
 from omnisky.storage import CheckpointError
 
@@ -29,10 +29,13 @@ __all__ = ["codec_class", "codec_folders", "load_codec", "load_pretrained", "shi
 # Kind in the configuration → where its class lives; imported when it is met.
 _KINDS = {
     "scalar-codec": "omnisky.codecs.scalars.scalar:ScalarCodec",
+    "coefficients-codec": "omnisky.codecs.scalars.coefficients:CoefficientsCodec",
     "native-spectrum-codec": "omnisky.codecs.spectrum.native:NativeSpectrumCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
+    "latent-spectrum-codec": "omnisky.codecs.spectrum.latent:LatentSpectrumCodec",
 }
 _SHIPPED = Path(__file__).parents[1] / "pretrained" / "codecs"
+_OF_AION = {modality for modalities in NAMES.values() for modality in modalities}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -137,27 +140,44 @@ def _one_codec(folder: Path, modality: str | None) -> Path:
             f"{folder} holds {len(inner)} codecs; say which with modality=...: "
             f"{', '.join(path.name for path in inner)}"
         )
+    names = {modality} | ({folder_name(modality)} if modality in _OF_AION else set())
     for path in inner:
-        if path.name == modality or modality in _config(path).get("modalities", ()):
+        config = _config(path)
+        known = (config.get("modality"), *config.get("modalities", ()))
+        if path.name in names or modality in known:
             return path
-    there = [path for path in inner if path.name == folder_name(modality)]
-    if not there:
-        raise FileNotFoundError(
-            f"{folder} holds no codec of {modality!r}; there are "
-            f"{', '.join(path.name for path in inner)}"
-        )
-    return there[0]
+    raise FileNotFoundError(
+        f"{folder} holds no codec of {modality!r}; there are "
+        f"{', '.join(path.name for path in inner)}"
+    )
 
 
 def _fetch(source: str, modality: str | None, revision: str | None) -> Path:
     """Download the files of one codec, or find them in the local cache, and return their folder."""
+    files = ("config.json", "model.safetensors")
+    if modality is None:
+        wanted = [*files, *(f"codecs/*/{file}" for file in files)]
+        return _snapshot(source, revision, wanted)
+    names = {modality} | ({folder_name(modality)} if modality in _OF_AION else set())
+    places = [f"{place}{name}/" for place in ("codecs/", "") for name in sorted(names)]
+    folder = _snapshot(source, revision, [place + file for place in places for file in files])
+    try:
+        _one_codec(folder, modality)
+    except FileNotFoundError:
+        # A codec of several modalities may have any name, which only its configuration tells. The
+        # name of the snapshot is its commit: what is fetched now is of the same one.
+        _snapshot(source, folder.name, ["config.json", "codecs/*/config.json", "*/config.json"])
+        found = _one_codec(folder, modality)
+        if _config(found).get("kind") in _KINDS:  # never the weights of a whole model
+            weights = found.relative_to(folder) / "model.safetensors"
+            _snapshot(source, folder.name, [weights.as_posix()])
+    return folder
+
+
+def _snapshot(source: str, revision: str | None, wanted: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    names = "*" if modality is None else folder_name(modality)
-    wanted = [f"codecs/{names}/{name}" for name in ("config.json", "model.safetensors")]
-    if modality is None:
-        wanted += ["config.json", "model.safetensors"]
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

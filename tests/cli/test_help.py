@@ -33,6 +33,7 @@ OPTIONS = {
     "--resample",
     "pretrain": "--set --out",
     "train-codec": "--set --out",
+    "codec": "--data --mock --modality --split --objects --seed --out --column --id --resample",
     "info": "",
     "cite": "--model",
 }

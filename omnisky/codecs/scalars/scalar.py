@@ -1,9 +1,10 @@
-"""Scalars as one token each: quantile bins that decode to their conditional mean."""
+"""Scalars as one token each: bins on a scale that suits, decoded to their conditional mean."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from omnisky.codecs.codec import Codec, TokenGroup
 from omnisky.codecs.quantisers.quantile import QuantileBins
+from omnisky.codecs.scalars.scales import Scale, Table, fit_table, grid_table
+from omnisky.codecs.scalars.streaming import Chunks, store_chunks
 from omnisky.modalities import Measurement, Scalar
 
-__all__ = ["ScalarCodec", "ScalarCodecConfig"]
+__all__ = ["ScalarCodec", "ScalarCodecConfig", "check_ids"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,19 +28,57 @@ class ScalarCodecConfig:
     modality : str
         Name of the modality.
     bins : int
-        Number of quantile bins, the vocabulary.
+        Number of bins, the vocabulary.
+    scale : {"quantile", "error", "log", "linear", "circular"}
+        Where the bins lie; see `omnisky.codecs.scalars.scales.Scale`, also for the next four.
+    low, high : float
+        Ends of a linear grid.
+    softening : float
+        Where a log scale turns linear, as fitted.
+    period : float
+        Length of the circle of a circular scale.
+    modalities : tuple of str
+        Where one codec is of several surveys: all of their modalities, `modality` first.
+    compat : str
+        ``"aion-0.0.2"`` for a codec that does as that release does, right or wrong.
     """
 
     modality: str
     bins: int = 1024
+    scale: str = "quantile"
+    low: float = 0.0
+    high: float = 0.0
+    softening: float = 0.0
+    period: float = 360.0
+    modalities: tuple[str, ...] = ()
+    compat: str = ""
+
+    def __post_init__(self) -> None:
+        self.where()
+        if self.modalities and self.modalities[0] != self.modality:
+            raise ValueError(
+                f"modalities must begin with {self.modality!r}; found {self.modalities}"
+            )
+
+    def where(self) -> Scale:
+        """Return where the bins lie."""
+        return Scale(
+            kind=self.scale,
+            bins=self.bins,
+            low=self.low,
+            high=self.high,
+            softening=self.softening,
+            period=self.period,
+        )
 
 
 class ScalarCodec(Codec):
-    """Encode one number as the index of its quantile bin.
+    """Encode one number as the index of its bin.
 
     Bins are fitted on training objects; decoding gives the mean of the training values in the bin,
     which has no half-bin bias. Absent values (mask False) get no token. Values beyond the training
-    range fall into the outermost bin and are counted by `count_outside`.
+    range fall into the outermost bin and are counted by `count_outside`. On a circle nothing is
+    outside: values are taken modulo the period, and what is decoded lies from 0 to it.
     """
 
     kind: ClassVar[str] = "scalar-codec"
@@ -49,17 +90,74 @@ class ScalarCodec(Codec):
         self.bins = QuantileBins(1, config.bins)
 
     @classmethod
-    def fit(cls, measurement: Scalar, *, modality: str, bins: int = 1024) -> ScalarCodec:
+    def fit(cls, measurement: Scalar, *, modality: str, **settings: Any) -> ScalarCodec:
         """Fit a codec to the present training values.
+
+        Parameters
+        ----------
+        measurement : Scalar
+            Training values; their errors matter to the scales "log" and "error".
+        modality : str
+            Name of the modality.
+        **settings
+            Fields of `ScalarCodecConfig`: bins, scale and what the scale needs.
 
         Raises
         ------
         ValueError
-            If fewer values than bins are present.
+            If fewer values than bins are present, or the scale does not suit them.
         """
-        codec = cls(ScalarCodecConfig(modality=modality, bins=bins))
-        codec.bins.fit(measurement.value[measurement.mask][:, None])
+        part = measurement.value[measurement.mask], measurement.ivar[measurement.mask]
+        return cls._fitted(lambda: [part], ScalarCodecConfig(modality=modality, **settings))
+
+    @classmethod
+    def fit_store(
+        cls, store: Any, modality: str, *, where: Callable | None = None, **settings: Any
+    ) -> ScalarCodec:
+        """Fit a codec to a sky store of any size, a partition in memory at a time.
+
+        The bins are exactly those that all values at once would give.
+
+        Parameters
+        ----------
+        store : Store
+            What `omnisky.open` returns.
+        modality : str
+            Name of a scalar in it.
+        where : callable, optional
+            Takes identifiers, shape (object,), and returns one bool each: the training objects.
+        **settings
+            As for `fit`.
+
+        Raises
+        ------
+        ValueError
+            If the store has no such scalar, or as `fit`.
+        """
+        chunks = store_chunks(store, modality, where)
+        return cls._fitted(chunks, ScalarCodecConfig(modality=modality, **settings))
+
+    @classmethod
+    def grid(cls, modality: str, low: float, high: float, bins: int = 1024) -> ScalarCodec:
+        """Make a linear grid from low to high without data: codes decode to themselves."""
+        config = ScalarCodecConfig(modality=modality, bins=bins, scale="linear", low=low, high=high)
+        return cls.of_table(config, grid_table(config.where()))
+
+    @classmethod
+    def _fitted(cls, chunks: Chunks, config: ScalarCodecConfig) -> ScalarCodec:
+        table = fit_table(chunks, config.where())
+        return cls.of_table(replace(config, softening=table.softening), table)
+
+    @classmethod
+    def of_table(cls, config: ScalarCodecConfig, table: Table) -> ScalarCodec:
+        """Make a codec of bins fitted elsewhere."""
+        codec = cls(config)
+        codec.bins.set(table.edges[None], table.means[None], table.limits[None])
         return codec.eval()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return self.config.modalities or (self.config.modality,)
 
     @property
     def groups(self) -> tuple[TokenGroup, ...]:
@@ -67,23 +165,59 @@ class ScalarCodec(Codec):
 
     def encode_masked(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
         value, mask = _values_of(measurement, self.modality)
-        return torch.where(mask, self.bins.encode(value), 0), mask
+        if self.config.scale == "circular":
+            origin = self.bins.limits[0, 0]
+            value = origin + torch.remainder(value - origin, self.config.period)
+        ids = self.bins.encode(value)
+        if self.config.compat:
+            # Released behaviour: what is missing gets the last token.
+            return torch.where(mask, ids, self.config.bins - 1), torch.ones_like(mask)
+        return torch.where(mask, ids, 0), mask
 
     def decode(self, ids: Tensor, mask: Tensor | None = None) -> Scalar:
-        if ids.min() < 0 or ids.max() >= self.config.bins:
-            raise ValueError(
-                f"token ids of {self.modality!r} lie in 0 … {self.config.bins - 1}; found "
-                f"{int(ids.min())} … {int(ids.max())}"
-            )
+        check_ids(ids, mask, self.config.bins, self.modality)
         good = None if mask is None else mask[:, 0].numpy()
+        ids = ids if mask is None else torch.where(mask, ids, 0)
         return Scalar(self.bins.decode(ids)[:, 0].numpy(), mask=good)
 
     def values(self) -> Tensor:
+        """Return what each id means, shape (1, id).
+
+        On a circle the numbers of the ids next to zero may lie at either end of it.
+        """
         return self.bins.means
 
     def count_outside(self, measurement: Measurement) -> int:
         value, mask = _values_of(measurement, self.modality)
+        if self.config.scale == "circular":
+            return 0
         return int((self.bins.outside(value) & mask).sum())
+
+
+def check_ids(ids: Tensor, mask: Tensor | None, vocabulary: int, modality: str) -> None:
+    """Raise `ValueError` if ids that exist are not of shape (object, token) or not in 0 … bins - 1.
+
+    Parameters
+    ----------
+    ids, mask : Tensor, shape (object, token)
+        Ids, and which of them exist; without a mask all do.
+    vocabulary : int
+        Number of ids.
+    modality : str
+        For the message.
+    """
+    wrong_shape = ids.ndim != 2 or (mask is not None and mask.shape != ids.shape)
+    if wrong_shape or ids.is_floating_point():
+        raise ValueError(
+            f"token ids of {modality!r} must be integers of shape (object, token), with a mask of "
+            f"the same shape; found {ids.dtype} of shape {tuple(ids.shape)}"
+        )
+    there = ids if mask is None else ids[mask]
+    if there.numel() and (there.min() < 0 or there.max() >= vocabulary):
+        raise ValueError(
+            f"token ids of {modality!r} lie in 0 … {vocabulary - 1}; found {int(there.min())} … "
+            f"{int(there.max())}, which mean nothing. Leave such ids out where they are chosen"
+        )
 
 
 def _values_of(measurement: Measurement, modality: str) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from omnisky.codecs.codec import LearnedCodec
 from omnisky.codecs.loading import codec_class
+from omnisky.codecs.scalars.scales import Scale
 from omnisky.codecs.spectrum.sampled import SampledSpectrumCodecConfig
 from omnisky.train.config import TrainConfig
 from omnisky.train.recipe import read_section
@@ -17,7 +18,7 @@ __all__ = ["CodecRecipe", "DataRecipe", "LearnedRecipe", "MockRecipe", "ScalarsR
 
 @dataclass(frozen=True, kw_only=True)
 class ScalarsRecipe:
-    """Fit scalar codecs.
+    """Fit codecs of scalars, and of coefficients.
 
     Parameters
     ----------
@@ -25,10 +26,43 @@ class ScalarsRecipe:
         Which modalities, observations or labels of the data.
     bins : int
         Vocabulary of each.
+    scale : str
+        Where the bins lie, see `omnisky.codecs.scalars.scales.Scale`; by default quantile bins for
+        scalars, and bins that suit the errors for coefficients.
+    scales : dict of str to str
+        The same for single modalities, such as ``gaia_ra = "circular"``.
+    ranges : dict of str to (float, float)
+        Ends of linear scales.
     """
 
     modalities: tuple[str, ...]
     bins: int = 1024
+    scale: str = ""
+    scales: dict[str, str] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"name modalities, each once; found {list(self.modalities)}")
+        for key, given in (("scales", self.scales), ("ranges", self.ranges)):
+            if others := [name for name in given if name not in self.modalities]:
+                raise ValueError(
+                    f"{key} is about {', '.join(others)}, which is none of the modalities "
+                    f"{', '.join(self.modalities)}"
+                )
+        for name in self.modalities:
+            low, high = self.ranges.get(name, (0.0, 1.0))
+            if kind := self.scales.get(name, self.scale):
+                Scale(kind=kind, bins=self.bins, low=low, high=high)
+
+    def settings(self, modality: str) -> dict[str, Any]:
+        """Return what its codec is to be told when it is fitted."""
+        told: dict[str, Any] = {"bins": self.bins}
+        if scale := self.scales.get(modality, self.scale):
+            told["scale"] = scale
+        if modality in self.ranges:
+            told["low"], told["high"] = self.ranges[modality]
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from omnisky.codecs.codec import Codec, LearnedCodec
-from omnisky.codecs.scalars.scalar import ScalarCodec
-from omnisky.modalities import Measurement, Scalar, UnknownModalityError
+from omnisky.modalities import Measurement
+from omnisky.train.codec.fitting import fit_codec
 from omnisky.train.codec.objective import CodecObjective
-from omnisky.train.codec.recipe import CodecRecipe, DataRecipe, LearnedRecipe
-from omnisky.train.codec.sources import Part, open_parts, open_source
+from omnisky.train.codec.recipe import CodecRecipe, LearnedRecipe
+from omnisky.train.codec.sources import Part, open_parts
 from omnisky.train.loop import train
 from omnisky.train.parallel import in_main_process
 from omnisky.train.recipe import read_recipe, write_json
@@ -73,9 +73,7 @@ def train_codec(
     # Last, as they take seconds: what was killed before goes on from a checkpoint.
     if plan.scalars is not None and in_main_process():
         for name in plan.scalars.modalities:
-            scalar = _training_scalar(name, plan.sources, folder)
-            codec = ScalarCodec.fit(scalar, modality=name, bins=plan.scalars.bins)
-            codec.save(written[name])
+            fit_codec(name, plan.scalars, plan.sources, folder).save(written[name])
     return written
 
 
@@ -132,21 +130,3 @@ def _report(objective: CodecObjective, plan: CodecRecipe) -> dict[str, Any]:
             for part in objective.parts
         ],
     }
-
-
-def _training_scalar(name: str, sources: Sequence[DataRecipe], run: Path) -> Scalar:
-    """Return the training values of a scalar in the first source that has it."""
-    tried = []
-    for source in sources:
-        if source.modality not in ("", name):
-            continue
-        try:
-            training, _ = open_source(source, name, run)
-        except UnknownModalityError as error:
-            tried.append(str(error))
-            continue
-        scalar = training.read(np.arange(len(training)))
-        if not isinstance(scalar, Scalar):
-            raise ValueError(f"{name!r} is not a scalar; use a section [codec] for it")
-        return scalar
-    raise UnknownModalityError("; ".join(tried) or f"no section [[data]] is for {name!r}")

@@ -87,19 +87,19 @@ class InStore:
     def __init__(self, store: Store, modality: str, rows: np.ndarray) -> None:
         from omnisky.data.stream import RowReader
 
-        self.rows = rows
-        self._reader, self._modality = RowReader(store, [modality]), modality
+        self.store, self.modality, self.rows = store, modality, rows
+        self._reader = RowReader(store, [modality])
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def read(self, index: np.ndarray) -> Measurement:
         """Read the measurements of some objects."""
-        return self._reader.read(self.rows[index]).observations[self._modality]
+        return self._reader.read(self.rows[index]).observations[self.modality]
 
     def fingerprint(self) -> str:
         """Return the sha256 of the store's own fingerprint and of the rows."""
-        digest = hashlib.sha256(self._reader.store.fingerprint.encode())
+        digest = hashlib.sha256(self.store.fingerprint.encode())
         digest.update(self.rows.astype(np.int64).tobytes())
         return digest.hexdigest()
 
@@ -190,7 +190,9 @@ def _modality_of(source: DataRecipe, modalities: tuple[str, ...]) -> str:
     return source.modality
 
 
-def open_source(source: DataRecipe, modality: str, run: Path) -> tuple[Objects, Objects]:
+def open_source(
+    source: DataRecipe, modality: str, run: Path
+) -> tuple[InMemory | InStore, InMemory | InStore]:
     """Return the training and the held-out objects of a source.
 
     Raises
@@ -222,13 +224,13 @@ def open_source(source: DataRecipe, modality: str, run: Path) -> tuple[Objects, 
     return training, held_out
 
 
-def _some(objects: Objects, count: int) -> Objects:
+def _some(objects: InMemory | InStore, count: int) -> InMemory | InStore:
     """Return so many objects at most, evenly spaced; 0 for all."""
     if not count or len(objects) <= count:
         return objects
     index = np.linspace(0, len(objects) - 1, count).astype(np.int64)
     if isinstance(objects, InStore):
-        return InStore(objects._reader.store, objects._modality, objects.rows[index])
+        return InStore(objects.store, objects.modality, objects.rows[index])
     return InMemory(objects.read(index))
 
 
@@ -247,7 +249,8 @@ def mock_store(mock: MockRecipe, modality: str, run: Path) -> Path:
     from omnisky.mock.universe import modalities_of
 
     survey = declaration(modality).survey
-    if survey not in SURVEYS or modality not in modalities_of(survey):
+    # Surveys have more on request, which the universe itself knows.
+    if survey not in SURVEYS:
         known = [name for s in SURVEYS for name in modalities_of(s)]
         raise UnknownModalityError(f"no mock survey has {modality!r}; there are {', '.join(known)}")
     names, what = [modality], modality
