@@ -315,5 +315,7 @@ def test_the_codec_that_ships_keeps_its_figures_on_new_mock_spectra():
         spectra = universe.observe(survey, modalities=[name]).observations[name]
         report = codec.of(name).report(spectra)
         assert report["chi2_per_pixel_median"] < 1.1
-        assert report["r2"] > report["r2_limit"] - 0.03
+        assert report["chi2_per_pixel_90"] < 3
+        # One galaxy with extreme lines can decide it for all: 0.98 is for thousands of objects.
+        assert report["r2"] > 0.9
         assert report["mask_auc"] > 0.9
