@@ -23,6 +23,9 @@ from omnisky.modalities import Coefficients, Measurement
 
 __all__ = ["CoefficientsCodec", "CoefficientsCodecConfig"]
 
+# Share of an object's coefficients that may be beyond the range of training.
+_TOLERATED = 0.05
+
 
 @dataclass(frozen=True, kw_only=True)
 class CoefficientsCodecConfig:
@@ -167,10 +170,14 @@ class CoefficientsCodec(Codec):
         return torch.cat([rows for pair in pairs for rows in pair])
 
     def count_outside(self, measurement: Measurement) -> int:
-        """Return how many objects have a coefficient beyond the range seen in training."""
+        """Return how many objects are beyond the range seen in training.
+
+        Of so many coefficients one may well be the largest yet: an object counts if a norm is
+        beyond, or more than one in twenty of its coefficients.
+        """
         given = self._checked(measurement)
         ratio, _, good = self._relative(given)
-        beyond = (self.bins.outside(ratio) & good).any(1)
+        beyond = (self.bins.outside(ratio) & good).sum(1) > _TOLERATED * good.sum(1)
         if self.config.parts:
             first, there = self._first(given)
             beyond |= (self.norms.outside(first) & there).any(1)

@@ -183,7 +183,7 @@ class ScalarCodec(Codec):
             low, width = self._bounds(ids)
             part = (value - low) / torch.where(width > 0, width, 1.0) * self.config.bins
             fine = part.long().clamp(0, self.config.bins - 1)
-            ids, mask = torch.cat([ids, fine], dim=1), mask.expand(-1, 2)
+            ids, mask = torch.cat([ids, fine], dim=1), mask.repeat(1, 2)
         return torch.where(mask, ids, 0), mask
 
     def decode(self, ids: Tensor, mask: Tensor | None = None) -> Scalar:
