@@ -26,6 +26,7 @@ from omnisky.codecs.image.config import ImageCodecConfig
 from omnisky.codecs.image.fast import decode_fast, encode_fast, is_fast
 from omnisky.codecs.image.magvit import Decoder, Encoder
 from omnisky.codecs.image.pixels import DEFAULT_LIMIT, compress, context_of, crop, expand
+from omnisky.codecs.image.report import reconstruction_report
 from omnisky.codecs.image.stems import Band, TableHead, TableStem
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.modalities import Image, Measurement
@@ -136,7 +137,7 @@ class ImageCodec(LearnedCodec):
         return tuple((self.modality, band) for band in bands)
 
     def _limit(self, bands: Sequence[str]) -> Tensor:
-        """Return the largest |flux| of each band, shape (band, 1, 1)."""
+        """Return the largest absolute flux of each band, shape (band, 1, 1)."""
         known = dict(zip(self.config.keys, self.config.limits, strict=True))
         limits = [known.get(key, DEFAULT_LIMIT) for key in self._keys(bands)]
         return torch.tensor(limits, device=self.to_latent.weight.device)[:, None, None]
@@ -323,6 +324,11 @@ class ImageCodec(LearnedCodec):
         """
         keys = self._keys(self.bands)
         flux, ivar, mask = batch["flux"], batch["ivar"], batch["mask"]
+        if flux.shape[1] != len(keys):
+            raise ValueError(
+                f"training images of {self.modality!r} have bands {', '.join(self.bands)}; found "
+                f"{flux.shape[1]} bands. Put others into the configuration"
+            )
         latent = self._encode_latent(self._compress(flux), mask, keys, batch)
         codes = self.quantiser(latent)
         decoded = self._expand(self._decode_latent(codes, keys, batch), self._limit(self.bands))
@@ -337,6 +343,4 @@ class ImageCodec(LearnedCodec):
 
     def report(self, measurement: Measurement) -> dict[str, float]:
         """Return reconstruction figures through the token ids; see `image.report`."""
-        from omnisky.codecs.image.report import reconstruction_report
-
         return reconstruction_report(self, self._check_image(measurement))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from omnisky.codecs.aion import COMPAT
 from omnisky.codecs.image.pixels import DEFAULT_LIMIT, LIMITS
 from omnisky.codecs.image.stems import Band
 from omnisky.surveys import modality
@@ -24,7 +25,7 @@ class ImageCodecConfig:
         Known bands as ``modality/band``, in the order of the stem's table; by default all that the
         modalities declare.
     limits : tuple of float
-        Largest |flux| of a pixel in each band, nanomaggies; by default AION-1's.
+        Largest absolute flux of a pixel in each band, nanomaggies; by default AION-1's.
     levels : tuple of int
         FSQ levels.
     size : int
@@ -95,6 +96,7 @@ class ImageCodecConfig:
             ),
             "size must be a multiple of 2^compressions": bool(self.size % 2**self.compressions),
             "width must reach hidden by doubling": self.widths[-1] != self.hidden,
+            f"compat must be '' or {COMPAT!r}": self.compat not in ("", COMPAT),
             "kernel must be odd": self.kernel % 2 == 0,
         }
         if found := [text for text, is_wrong in wrong.items() if is_wrong]:

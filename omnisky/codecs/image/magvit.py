@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["ChannelNorm", "Decoder", "Encoder", "GlobalContext", "ResidualUnit", "Upsample"]
+
+Pixels = Float[Tensor, "object channel y x"]
+Others = Float[Tensor, "object other row column"]
 
 # A gate starts nearly closed: sigmoid(-10) = 5e-5, so that a unit starts as the identity.
 _CLOSED = -10.0
@@ -42,7 +46,7 @@ class GlobalContext(nn.Module):
         assert self.excite.bias is not None
         nn.init.constant_(self.excite.bias, _CLOSED)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Pixels) -> Pixels:
         weight = self.attention(x).flatten(2).softmax(-1)
         context = (x.flatten(2) @ weight.transpose(1, 2)).unsqueeze(-1)
         return x * torch.sigmoid(self.excite(F.leaky_relu(self.squeeze(context), 0.1)))
@@ -63,7 +67,7 @@ class ResidualUnit(nn.Module):
         self.mix = nn.Conv2d(width, width, 1)
         self.gate = GlobalContext(width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Pixels) -> Pixels:
         return x + self.gate(F.elu(self.mix(F.elu(self.spatial(x)))))
 
 
@@ -87,14 +91,14 @@ class Upsample(nn.Module):
             self.expand.weight.copy_(one.repeat_interleave(4, 0))
         nn.init.zeros_(self.expand.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Pixels) -> Others:
         return F.pixel_shuffle(F.silu(self.expand(x)), 2)
 
 
 class ChannelNorm(nn.LayerNorm):
     """Normalise over the channels of each pixel."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Pixels) -> Pixels:
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
@@ -127,7 +131,7 @@ class Encoder(nn.Module):
         layers += [_conv(last, last, kernel), _units(last, units), ChannelNorm(last)]
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Pixels) -> Others:
         x = self.conv_in(x)
         for layer in self.layers:
             x = layer(x)
@@ -157,7 +161,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.conv_out = _conv(widths[0], n_out, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Pixels) -> Others:
         for layer in self.layers:
             x = layer(x)
         return self.conv_out(x)

@@ -15,8 +15,8 @@ __all__ = ["DEFAULT_LIMIT", "LIMITS", "compress", "context_of", "crop", "expand"
 # Nanomaggies of one unit of HSC's files, zero point 27: 10^((27 - 22.5) / 2.5).
 _HSC_UNIT = 10**1.8
 
-# Largest |flux| a pixel keeps, in nanomaggies: AION-1's limits (aion 0.0.2), those of HSC in our
-# unit. Brighter pixels are cores of stars, which no reconstruction needs to follow.
+# Largest absolute flux a pixel keeps, in nanomaggies: AION-1's limits (aion 0.0.2), those of HSC
+# in our unit. Brighter pixels are cores of stars, which no reconstruction needs to follow.
 LIMITS: Mapping[tuple[str, str], float] = {
     **{
         ("legacysurvey_image", band): limit

@@ -28,10 +28,10 @@ def reconstruction_report(codec: ImageCodec, images: Image) -> dict[str, float]:
         ``chi2_per_pixel_median`` and ``_90`` (90th percentile) over objects: the mean over good
         pixels of ((flux - decoded) / error)², where flux is the noisy measurement, so that 1 is a
         perfect model without the noise; ``chi2_per_pixel_floored_median`` with the configuration's
-        error floor. ``flux_error_snr_<low>_<high>``: median |decoded - measured| / measured of the
-        flux inside `APERTURE_ARCSEC` of the object, and ``flux_pull_…`` its median in units of the
-        error, by signal to noise of the measured flux, all bands together; bins without objects
-        are left out. ``codes_used_fraction`` and ``code_entropy_bits``.
+        error floor. ``flux_error_snr_<low>_<high>``: median of ``abs(decoded - measured) /
+        measured`` for the flux inside `APERTURE_ARCSEC` of the object, and ``flux_pull_…`` of the
+        same in units of the error, by signal to noise of the measured flux, all bands together;
+        bins without objects are left out. ``codes_used_fraction`` and ``code_entropy_bits``.
     """
     ids, token_mask = codec.encode_masked(images)
     there = token_mask.any(1).numpy()

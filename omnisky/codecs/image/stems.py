@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 __all__ = ["Band", "TableHead", "TableStem"]
@@ -52,18 +53,18 @@ class TableStem(nn.Module):
         """Tell whether there is a column for the band."""
         return band in self.bands
 
-    def scale(self, mask: Tensor) -> Tensor:
+    def scale(self, mask: Bool[Tensor, "object band y x"]) -> Float[Tensor, " object"]:
         """Return √(C/n) of each object, shape (object,), from a mask (object, band, y, x)."""
         there = mask.flatten(2).any(2).sum(1)
         return (len(self.bands) / there.clamp(min=1)).sqrt()
 
     def forward(
         self,
-        flux: Tensor,
-        mask: Tensor,
+        flux: Float[Tensor, "object band y x"],
+        mask: Bool[Tensor, "object band y x"],
         bands: Sequence[Band],
         context: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "object channel y x"]:
         columns = [self.bands.index(band) for band in bands]
         out = torch.einsum("bchw,dc->bdhw", flux, self.weight[:, columns])
         if self.mask_weight is not None:
@@ -95,8 +96,11 @@ class TableHead(nn.Module):
         return band in self.bands
 
     def forward(
-        self, hidden: Tensor, bands: Sequence[Band], context: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
+        self,
+        hidden: Float[Tensor, "object channel y x"],
+        bands: Sequence[Band],
+        context: Mapping[str, Tensor] | None = None,
+    ) -> Float[Tensor, "object band y x"]:
         rows = [self.bands.index(band) for band in bands]
         out = torch.einsum("bdhw,cd->bchw", hidden, self.weight[rows])
         return out + self.bias[rows][:, None, None]
