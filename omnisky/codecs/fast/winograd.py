@@ -24,7 +24,7 @@ __all__ = ["conv3x3", "conv3x3_tiles", "tile_view", "untile"]
 _TILE, _BORDER = 4, 1
 _INNER = _TILE + 2 * _BORDER
 # Transformed weights of so many outputs at a time: these stay in the cache until they are used, so
-# nothing has to be kept, and made again for each batch they cost 3 % of the time.
+# nothing has to be kept between batches.
 _OUTPUTS = 128
 
 # Where the polynomials are compared; infinity is the sixth. These err a third as much as 0, ±1, ±2.
@@ -32,7 +32,10 @@ _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
 
 def _matrices(points: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what transforms one side of tiles, of kernels and back, by Toom and Cook's rule."""
+    """Return what transforms a side of tiles, and both sides of kernels and of products.
+
+    By the rule of Toom and Cook: products of polynomials from their values at points.
+    """
     size = len(points) + 1
     tiles, kernels, back = np.zeros((size, size)), np.zeros((size, 3)), np.zeros((_TILE, size))
     for i, point in enumerate(points):
@@ -42,9 +45,11 @@ def _matrices(points: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
         back[:, i] = point ** np.arange(_TILE)
     tiles[-1] = np.poly(points)[::-1]
     kernels[-1, -1] = back[-1, -1] = 1
-    # Of kernels and back, both sides at once.
-    matrices = tiles, np.kron(kernels, kernels), np.kron(back, back)
-    return tuple(torch.from_numpy(matrix).float() for matrix in matrices)
+
+    def both_sides(matrix: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.kron(matrix, matrix)).float()
+
+    return torch.from_numpy(tiles).float(), both_sides(kernels), both_sides(back)
 
 
 _OF_SIDE, _OF_KERNEL, _OF_OUTPUT = _matrices(_POINTS)
