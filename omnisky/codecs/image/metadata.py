@@ -27,9 +27,15 @@ from omnisky.codecs.image.bands import Band, Key, described
 
 __all__ = ["MetadataHead", "MetadataStem"]
 
-# Scale of each number that describes a band, so that the surveys trained on lie within about ±1.
+# Scale of each number that describes a band (wavelength and width in nm, arcsec a pixel, PSF in
+# pixels, noise in nanomaggies, noise relative to the typical one), so that the surveys trained on lie within about ±1.
 _CENTRE = (700.0, 120.0, 0.21, 4.5, 0.003, 1.0)
 _SPREAD = (0.4, 0.4, 0.4, 0.3, 1.5, 0.5)
+# What networks are trained with lies inside. Beyond, a number counts as the nearest of these: the
+# shapes of galaxies survive that much better than what the network says of numbers it never met
+# (NIRCam cut-outs: flux off by factors of 1.3 to 6 instead of 1.5 to 12).
+_LOWEST = (430.0, 60.0, 0.1, 2.5, 2e-4, 0.2)
+_HIGHEST = (1050.0, 500.0, 0.3, 15.0, 0.05, 4.0)
 _FREQUENCIES = (0.5, 1.0, 2.0)
 _N_FEATURES = len(_CENTRE) + 2 * len(_FREQUENCIES) + 2 * (len(_CENTRE) - 1)
 
@@ -69,9 +75,10 @@ def _features(bands: Sequence[Key], context: Mapping[str, Tensor] | None, like: 
             for found, usual in zip(given, (psf, noise, scale), strict=True)
         )
     numbers = (wavelength, width, scale, psf / scale, noise, noise / typical)
+    scales = zip(numbers, _CENTRE, _SPREAD, _LOWEST, _HIGHEST, strict=True)
     logs = [
-        (number / centre).log() / spread
-        for number, centre, spread in zip(numbers, _CENTRE, _SPREAD, strict=True)
+        (number.clamp(low, high) / centre).log() / spread
+        for number, centre, spread, low, high in scales
     ]
     u = torch.stack(torch.broadcast_tensors(*logs), dim=-1)
     waves = [math.pi * f * u[..., :1] for f in _FREQUENCIES] + [math.pi * 0.25 * u[..., 1:]]
@@ -142,7 +149,8 @@ class MetadataStem(nn.Module):
 
     def units(self, bands: Sequence[Key]) -> Tensor:
         """Return the typical noise of each band in nanomaggies: the unit of pixels inside."""
-        return torch.tensor([band.noise for band in _bands(bands)], device=self.bias.device)
+        noise = [band.noise for band in _bands(bands)]
+        return torch.tensor(noise, dtype=torch.float32, device=self.bias.device)
 
     def forward(
         self,
