@@ -28,7 +28,8 @@ from omnisky.codecs.image.bands import Band, Key, described
 __all__ = ["MetadataHead", "MetadataStem"]
 
 # Scale of each number that describes a band (wavelength and width in nm, arcsec a pixel, PSF in
-# pixels, noise in nanomaggies, noise relative to the typical one), so that the surveys trained on lie within about ±1.
+# pixels, noise in nanomaggies, noise relative to the typical one), so that the surveys trained on
+# lie within about ±1.
 _CENTRE = (700.0, 120.0, 0.21, 4.5, 0.003, 1.0)
 _SPREAD = (0.4, 0.4, 0.4, 0.3, 1.5, 0.5)
 # What networks are trained with lies inside. Beyond, a number counts as the nearest of these: the
