@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnisky.codecs import Codec, ImageCodecConfig
+from omnisky.codecs import Codec, ImageCodec, ImageCodecConfig
 from omnisky.modalities import Image
 from omnisky.storage import CheckpointError
 
@@ -33,14 +33,26 @@ def peer_decode(peer, ids, bands):
             del peer.rescaler.backward
 
 
+def assert_same_tokens(codec, ours, theirs):
+    """Allow one token of 10 000 at the border of two levels, and list those there are."""
+    different = ours != theirs
+    steps = (
+        codec.quantiser.indices_to_codes(ours[different])
+        - codec.quantiser.indices_to_codes(theirs[different])
+    ) * torch.tensor([3, 2, 2, 2, 2])
+    ties = [(*where, step) for where, step in zip(different.nonzero().tolist(), steps, strict=True)]
+    print("ties (object, token), step in each digit:", ties)
+    assert (steps.abs().sum(1).round() == 1).all(), ties
+    assert different.double().mean() <= 1e-4, ties
+
+
 def assert_parity(peer, home, encode, images):
     codec = load(home)
     for modality in SURVEYS:
         ours = codec.of(modality).encode(images[modality])
         theirs = encode(peer, modality, images[modality])
         assert theirs.unique().numel() > 300
-        # Ties at the border of two levels may go either way.
-        assert (ours == theirs).double().mean() >= 0.9999
+        assert_same_tokens(codec, ours, theirs)
         decoded = codec.of(modality).decode(theirs)
         expected = peer_decode(peer, theirs, PEER_BANDS[modality])
         assert np.abs(expected).max() > 0.1
@@ -48,7 +60,7 @@ def assert_parity(peer, home, encode, images):
 
 
 def test_same_tokens_and_images_as_aion(peer_of_aion, peer_encode, make_images):
-    images = {name: make_images(name, count=8) for name in SURVEYS}
+    images = {name: make_images(name, count=20) for name in SURVEYS}
     assert_parity(*peer_of_aion, peer_encode, images)
 
 
@@ -62,8 +74,6 @@ def test_same_tokens_and_images_as_aion_at_paper_size(
 
 
 def test_paper_size_has_the_parameters_of_the_release():
-    from omnisky.codecs import ImageCodec
-
     with torch.device("meta"):
         codec = ImageCodec(ImageCodecConfig.aion())
     assert sum(p.numel() for p in codec.parameters()) == 70_058_592
@@ -364,5 +374,7 @@ def test_same_tokens_as_aion_on_real_images(real_data, peer_of_aion, peer_encode
         *(("hsc_image", padded(scene, 96)) for scene in scenes),
     ]
     assert not cases[1][1].mask.all()
-    same = [load(home, m).encode(im) == peer_encode(peer, m, im) for m, im in cases]
-    assert torch.cat(same).double().mean() >= 0.9999
+    ours = torch.cat([load(home, name).encode(images) for name, images in cases])
+    theirs = torch.cat([peer_encode(peer, name, images) for name, images in cases])
+    assert len(ours) > 20
+    assert_same_tokens(load(home), ours, theirs)
