@@ -2,5 +2,6 @@
 
 from omnisky.codecs.fast.fourier import conv_fourier
 from omnisky.codecs.fast.winograd import conv3x3, conv3x3_tiles, tile_view
+from omnisky.codecs.fast.workspace import Workspace
 
-__all__ = ["conv3x3", "conv3x3_tiles", "conv_fourier", "tile_view"]
+__all__ = ["Workspace", "conv3x3", "conv3x3_tiles", "conv_fourier", "tile_view"]

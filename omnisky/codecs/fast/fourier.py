@@ -18,7 +18,8 @@ from functools import cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
+
+from omnisky.codecs.fast.workspace import Workspace
 
 __all__ = ["conv_fourier"]
 
@@ -55,7 +56,7 @@ def _waves(n: int, frequencies: range, places: int) -> Tensor:
 
 
 def _real_side(n: int, places: int) -> Tensor:
-    """Return the transform of a real side: rows v = 0, n/2, then (real, imaginary) of the others."""
+    """Return the transform of a real side: v = 0, n/2, then (real, imaginary) of the others."""
     waves = _waves(n, range(n // 2 + 1), places)
     others = torch.stack([waves.real, waves.imag], 1)[1:-1].flatten(0, 1)
     return torch.cat([waves.real[:1], waves.real[-1:], others])
@@ -96,56 +97,69 @@ def _transforms(n: int, kernel: int) -> _Transforms:
     return _Transforms(**{name: matrix.float().contiguous() for name, matrix in matrices.items()})
 
 
-def _tiles(x: Tensor, kernel: int) -> Tensor:
+def _tiles(x: Tensor, kernel: int, work: Workspace) -> Tensor:
     """Return overlapping tiles, shape (column in tile, row in tile, tile, channel)."""
     n, height, width, channels = x.shape
     rows, columns = -(-height // _TILE), -(-width // _TILE)
     border, inner = kernel // 2, _TILE + kernel - 1
     below, right = rows * _TILE - height + border, columns * _TILE - width + border
-    x = F.pad(x, (0, 0, border, right, border, below))
+    x = work.padded(x, border, below, right)
     to_object, to_row, to_column, _ = x.stride()
+    shape = (inner, inner, n, rows, columns, channels)
     tiles = x.as_strided(
-        (inner, inner, n, rows, columns, channels),
-        (to_column, to_row, to_object, _TILE * to_row, _TILE * to_column, 1),
+        shape, (to_column, to_row, to_object, _TILE * to_row, _TILE * to_column, 1)
     )
-    return tiles.reshape(inner, inner, n * rows * columns, channels)
+    gathered = work.take("tiles", *shape).copy_(tiles)
+    return gathered.view(inner, inner, n * rows * columns, channels)
 
 
-def _both_sides(tiles: Tensor, first: Tensor, real: Tensor, full: Tensor) -> list[Tensor]:
+def _both_sides(
+    tiles: Tensor, first: Tensor, real: Tensor, full: Tensor, name: str, work: Workspace
+) -> list[Tensor]:
     """Transform both sides of (column, row, …): for each v a matrix (rows of `real`/`full`, …)."""
-    n = len(first)
-    side = torch.mm(first, tiles.flatten(1)).view(n, tiles.shape[1], -1)
-    whole = [torch.mm(real, side[v]) for v in range(2)]
-    return whole + [torch.mm(full, side[v : v + 2].flatten(0, 1)) for v in range(2, n, 2)]
+    n, flat = len(first), tiles.flatten(2)
+    side = work.take("side", n, *flat.shape[1:])
+    torch.mm(first, flat.flatten(1), out=side.view(n, -1))
+    sizes = [len(real)] * 2 + [len(full)] * (n // 2 - 1)
+    whole = list(work.take(name, sum(sizes), flat.shape[2]).split(sizes))
+    for v, out in enumerate(whole):
+        if v < 2:
+            torch.mm(real, side[v], out=out)
+        else:
+            torch.mm(full, side[2 * v - 2 : 2 * v].flatten(0, 1), out=out)
+    return whole
 
 
-def _products(spectra: list[Tensor], weight: Tensor, by: _Transforms) -> Tensor:
+def _products(spectra: list[Tensor], weight: Tensor, by: _Transforms, work: Workspace) -> Tensor:
     """Return outputs (column, row, tile, output) of the tiles' spectra for a block of outputs."""
     n_out, n_in, kernel, _ = weight.shape
     n, m = len(by.first), len(by.last)
-    taps = weight.permute(3, 2, 0, 1).reshape(kernel, kernel, -1)
+    taps = work.take("padded", kernel, kernel, n_out, n_in).copy_(weight.permute(3, 2, 0, 1))
     first = by.first[:, :kernel].contiguous()
-    kernels = _both_sides(taps, first, by.weight_real, by.weight_full)
+    kernels = _both_sides(taps, first, by.weight_real, by.weight_full, "kernels", work)
     count = spectra[0].shape[1] // n_in
-    side = weight.new_empty(n, m, count * n_out)
+    side = work.take("side", n, m, count * n_out)
     row = 0
     for spectrum, transformed in zip(spectra, kernels, strict=True):
         tiles = spectrum.view(-1, 3 * count, n_in)
         pair = transformed.view(len(tiles), 2, n_out, n_in).transpose(2, 3)
-        out = torch.bmm(tiles[:, : 2 * count], pair[:, 0])
+        out = work.take("products", len(tiles), 2 * count, n_out)
+        torch.bmm(tiles[:, : 2 * count], pair[:, 0], out=out)
         # A correlation: the weight's spectrum is conjugated.
         out.baddbmm_(tiles[:, count:], pair[:, 1])
-        real = row < 2
-        back, height = (by.back_real, 1) if real else (by.back_full, 2)
+        back, height = (by.back_real, 1) if row < 2 else (by.back_full, 2)
         torch.mm(back, out.view(-1, count * n_out), out=side[row : row + height].flatten(0, 1))
         row += height
-    return torch.mm(by.last, side.flatten(1)).view(m, m, count, n_out)
+    out = work.take("block", m, m, count, n_out)
+    torch.mm(by.last, side.flatten(1), out=out.view(m, -1))
+    return out
 
 
 def conv_fourier(
     x: Float[Tensor, "object height width channel"],
     weight: Float[Tensor, "output channel side side"],
     bias: Float[Tensor, " output"],
+    work: Workspace | None = None,
 ) -> Float[Tensor, "object height width output"]:
     """Convolve with a large odd kernel and zeros around the images.
 
@@ -155,6 +169,8 @@ def conv_fourier(
         Images, float32 on a CPU.
     weight, bias : Tensor
         As of `torch.nn.Conv2d` with padding ``side // 2``.
+    work : Workspace, optional
+        Memory to use.
 
     Raises
     ------
@@ -164,16 +180,15 @@ def conv_fourier(
     n_out, _, kernel, other = weight.shape
     if kernel != other or kernel % 2 == 0:
         raise ValueError(f"the kernel must be a square of odd side; found {kernel} x {other}")
+    work = work or Workspace()
     count, height, width, _ = x.shape
     by = _transforms(_TILE + kernel - 1, kernel)
-    tiles = _tiles(x, kernel)
-    spectra = _both_sides(tiles, by.first, by.tile_real, by.tile_full)
-    del tiles
+    tiles = _tiles(x, kernel, work)
+    spectra = _both_sides(tiles, by.first, by.tile_real, by.tile_full, "spectra", work)
     rows, columns = -(-height // _TILE), -(-width // _TILE)
     out = x.new_empty(count, rows, _TILE, columns, _TILE, n_out)
     for start in range(0, n_out, _OUTPUTS):
         part = slice(start, start + _OUTPUTS)
-        outputs = _products(spectra, weight[part], by).add_(bias[part])
-        whole = outputs.unflatten(2, (count, rows, columns)).permute(2, 3, 1, 4, 0, 5)
-        out[..., part] = whole
+        outputs = _products(spectra, weight[part], by, work).add_(bias[part])
+        out[..., part] = outputs.unflatten(2, (count, rows, columns)).permute(2, 3, 1, 4, 0, 5)
     return out.view(count, rows * _TILE, columns * _TILE, n_out)[:, :height, :width]

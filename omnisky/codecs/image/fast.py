@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnisky.codecs.fast import conv3x3, conv3x3_tiles, conv_fourier, tile_view
+from omnisky.codecs.fast import Workspace, conv3x3, conv3x3_tiles, conv_fourier, tile_view
 from omnisky.codecs.image.bands import Key
 from omnisky.codecs.image.magvit import GlobalContext, ResidualUnit, Upsample
 from omnisky.codecs.image.stems import TableHead, TableStem
@@ -39,6 +39,13 @@ _MANY, _ONE = 8, 1
 _AT_A_TIME = 2**21
 # Below so many channels a direct convolution is faster.
 _NARROW = 64
+
+
+class _How(NamedTuple):
+    """How to compute: the type of 1 x 1 and strided convolutions, and the memory to use."""
+
+    dtype: torch.dtype
+    work: Workspace
 
 
 class _Conv(NamedTuple):
@@ -82,7 +89,7 @@ def encode_fast(
     context : mapping, optional
         What the stem of the codec is given of each object.
     """
-    dtype = _dtype(codec)
+    how = _how(codec)
     layers = list(codec.encoder.layers)
     strided = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
     large, small = layers[: strided[0] + 1], layers[strided[0] + 1 :]
@@ -92,16 +99,16 @@ def encode_fast(
         if folded is None:
             given = {name: tensor[part] for name, tensor in (context or {}).items()}
             x = codec.stem(flux[part], mask[part], bands, given or None).permute(0, 2, 3, 1)
-            return _conv(x, _of(codec.encoder.conv_in), dtype)
+            return _conv(x, _of(codec.encoder.conv_in), how)
         constant = torch.ones_like(flux[part, :1])
         scale = codec.stem.scale(mask[part])[:, None, None, None]
         x = scale * torch.cat([flux[part], constant], 1)
-        return _conv(x.permute(0, 2, 3, 1), folded, dtype)
+        return _conv(x.permute(0, 2, 3, 1), folded, how)
 
     latents = []
     for many in _slices(0, len(flux), _MANY):
-        x = [_run(large, enter(one), dtype) for one in _slices(many.start, many.stop, _ONE)]
-        latents.append(_linear(_run(small, torch.cat(x), dtype), codec.to_latent, dtype))
+        x = [_run(large, enter(one), how) for one in _slices(many.start, many.stop, _ONE)]
+        latents.append(_linear(_run(small, torch.cat(x), how), codec.to_latent, how))
     return torch.cat(latents)
 
 
@@ -112,7 +119,7 @@ def decode_fast(
     context: Mapping[str, Tensor] | None,
 ) -> Tensor:
     """Return compressed flux (object, band, y, x) of codes (object, row, column, dim)."""
-    dtype = _dtype(codec)
+    how = _how(codec)
     layers = list(codec.decoder.layers)
     last_upsampling = max(i for i, layer in enumerate(layers) if isinstance(layer, Upsample))
     small, large = layers[:last_upsampling], layers[last_upsampling:]
@@ -120,21 +127,23 @@ def decode_fast(
 
     def leave(x: Tensor, part: slice) -> Tensor:
         if folded is not None:
-            return _conv(x, folded, dtype).permute(0, 3, 1, 2)
+            return _conv(x, folded, how).permute(0, 3, 1, 2)
         given = {name: tensor[part] for name, tensor in (context or {}).items()}
-        hidden = _conv(x, _of(codec.decoder.conv_out), dtype).permute(0, 3, 1, 2)
+        hidden = _conv(x, _of(codec.decoder.conv_out), how).permute(0, 3, 1, 2)
         return codec.head(hidden, bands, given or None)
 
     flux = []
     for many in _slices(0, len(codes), _MANY):
-        x = _run(small, _linear(codes[many], codec.from_latent, dtype), dtype)
+        x = _run(small, _linear(codes[many], codec.from_latent, how), how)
         for one, few in zip(_slices(many.start, many.stop, _ONE), x.split(_ONE), strict=True):
-            flux.append(leave(_run(large, few, dtype), one))
+            flux.append(leave(_run(large, few, how), one))
     return torch.cat(flux)
 
 
-def _dtype(codec: ImageCodec) -> torch.dtype:
-    return torch.bfloat16 if codec.precision == "bf16" else torch.float32
+def _how(codec: ImageCodec) -> _How:
+    if codec.precision not in ("float32", "bf16"):
+        raise ValueError(f"precision must be 'float32' or 'bf16'; found {codec.precision!r}")
+    return _How(torch.bfloat16 if codec.precision == "bf16" else torch.float32, Workspace())
 
 
 def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
@@ -171,19 +180,19 @@ def _of(conv: nn.Conv2d) -> _Conv:
     return _Conv(conv.weight, conv.bias, conv.stride[0])
 
 
-def _run(layers: Iterable[nn.Module], x: Tensor, dtype: torch.dtype) -> Tensor:
+def _run(layers: Iterable[nn.Module], x: Tensor, how: _How) -> Tensor:
     """Apply layers to (object, row, column, channel); x itself may be overwritten."""
     for layer in layers:
         match layer:
             case nn.Sequential():
-                x = _run(layer, x, dtype)
+                x = _run(layer, x, how)
             case ResidualUnit():
                 for part in x.split(max(1, _AT_A_TIME // x[0].numel())):
-                    _add_unit(layer, part, dtype)
+                    _add_unit(layer, part, how)
             case Upsample():
-                x = _upsample(layer, x, dtype)
+                x = _upsample(layer, x, how)
             case nn.Conv2d():
-                x = _conv(x, _of(layer), dtype)
+                x = _conv(x, _of(layer), how)
             case nn.LayerNorm():
                 x = F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
             case _:
@@ -191,14 +200,20 @@ def _run(layers: Iterable[nn.Module], x: Tensor, dtype: torch.dtype) -> Tensor:
     return x
 
 
-def _add_unit(unit: ResidualUnit, x: Tensor, dtype: torch.dtype) -> None:
+def _add_unit(unit: ResidualUnit, x: Tensor, how: _How) -> None:
     """Add to x what a residual unit adds, in place."""
     spatial = _of(unit.spatial)
-    tiles = F.elu_(conv3x3_tiles(x, spatial.weight, spatial.bias))
-    tiles = F.elu_(_linear(tiles, unit.mix, dtype)).unflatten(1, (len(x), -1))
-    gates = _gates(unit.gate, tiles)
+    tiles = F.elu_(conv3x3_tiles(x, spatial.weight, spatial.bias, how.work))
+    if how.dtype == torch.float32:
+        mixed = how.work.take("mixed", *tiles.shape)
+        weight, bias, _ = _of(unit.mix)
+        torch.addmm(bias, tiles.flatten(0, 1), weight.flatten(1).t(), out=mixed.flatten(0, 1))
+    else:
+        mixed = _linear(tiles, unit.mix, how)
+    mixed = F.elu_(mixed).unflatten(1, (len(x), -1))
+    gates = _gates(unit.gate, mixed)
     view = tile_view(x)
-    view.addcmul_(tiles.view(view.shape), gates[:, None, None])
+    view.addcmul_(mixed.view(view.shape), gates[:, None, None])
 
 
 def _gates(gate: GlobalContext, tiles: Tensor) -> Tensor:
@@ -211,27 +226,28 @@ def _gates(gate: GlobalContext, tiles: Tensor) -> Tensor:
     return _linear(squeezed, gate.excite).sigmoid()
 
 
-def _linear(x: Tensor, conv: nn.Conv2d, dtype: torch.dtype = torch.float32) -> Tensor:
+def _linear(x: Tensor, conv: nn.Conv2d, how: _How | None = None) -> Tensor:
     """Apply a 1 x 1 convolution to the last axis."""
     weight, bias, _ = _of(conv)
+    dtype = torch.float32 if how is None else how.dtype
     return F.linear(x.to(dtype), weight.flatten(1).to(dtype), bias.to(dtype)).float()
 
 
-def _upsample(layer: Upsample, x: Tensor, dtype: torch.dtype) -> Tensor:
+def _upsample(layer: Upsample, x: Tensor, how: _How) -> Tensor:
     """Double both sides; the channels of `layer` are (channel, row, column) of the new pixels."""
     count, height, width, _ = x.shape
-    pixels = F.silu(_linear(x, layer.expand, dtype), inplace=True)
+    pixels = F.silu(_linear(x, layer.expand, how), inplace=True)
     pixels = pixels.view(count, height, width, -1, 2, 2).permute(0, 1, 4, 2, 5, 3)
     return pixels.reshape(count, 2 * height, 2 * width, -1)
 
 
-def _conv(x: Tensor, conv: _Conv, dtype: torch.dtype) -> Tensor:
+def _conv(x: Tensor, conv: _Conv, how: _How) -> Tensor:
     """Apply a convolution with a border of half its side."""
     weight, bias, stride = conv
     side = weight.shape[-1]
     if stride == 1 and min(weight.shape[:2]) >= _NARROW:
-        return (conv3x3 if side == 3 else conv_fourier)(x, weight, bias)
-    x, weight, bias = (tensor.to(dtype) for tensor in (x.permute(0, 3, 1, 2), weight, bias))
+        return (conv3x3 if side == 3 else conv_fourier)(x, weight, bias, how.work)
+    x, weight, bias = (tensor.to(how.dtype) for tensor in (x.permute(0, 3, 1, 2), weight, bias))
     out = F.conv2d(x, weight, bias, stride=stride, padding=side // 2)
     # Channels lie last in memory already, or are laid so.
     return out.permute(0, 2, 3, 1).float().contiguous()
