@@ -53,6 +53,7 @@ CONFIG = {
     "mult_factor": 10.0,
 }
 SURVEYS = {"legacysurvey_image": ("DES", "griz"), "hsc_image": ("HSC", "grizy")}
+PIXEL_SCALE_ARCSEC = {"legacysurvey_image": 0.262, "hsc_image": 0.168}
 CONTENDERS = ("peer", "peer tuned", "ours", "ours bf16")
 TASKS = {"encode": 4, "decode": 4, "encode one": 1, "decode one": 1}
 BATCH = 4
@@ -147,7 +148,8 @@ class Contender:
         """Return token ids."""
         bands = SURVEYS[self.survey][1]
         if not self.name.startswith("peer"):
-            return self.codec.encode(Image(flux, bands=tuple(bands), pixel_scale_arcsec=0.262))
+            scale = PIXEL_SCALE_ARCSEC[self.survey]
+            return self.codec.encode(Image(flux, bands=tuple(bands), pixel_scale_arcsec=scale))
         with torch.inference_mode(), self._autocast():
             return self.codec.encode(peer_image(flux, self.survey))
 
@@ -183,6 +185,7 @@ def take_turns(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
         pipes[name], other = context.Pipe()
         workers.append(context.Process(target=serve, args=(name, folder, threads, other)))
         workers[-1].start()
+        other.close()  # so that a failure there ends the wait here
 
     def ask(name: str, method: str, argument: Any) -> tuple[Any, float, float]:
         pipes[name].send((method, argument))
@@ -289,6 +292,7 @@ def peak_memory(folder: Path, threads: int) -> dict[str, Any]:
         here, there = context.Pipe()
         worker = context.Process(target=memory, args=(kind, folder, threads, there))
         worker.start()
+        there.close()  # so that a failure there ends the wait here
         found[kind] = here.recv()
         worker.join()
     peaks = {kind: max(one["load"], one["use"]) for kind, one in found.items()}

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as Listing
 
 from omnisky import __version__
-from omnisky.cli.models import bases, codec_folder, config_of, folder_of
+from omnisky.cli.models import bases, codec_folder, codecs, config_of, folder_of
 from omnisky.storage import sha256_of
 
 __all__ = ["info"]
@@ -84,6 +84,10 @@ def _installation() -> None:
     folders = {name: folder_of(name) for name in bases()}
     rows = [(n, f"{_bytes(f) / 1e6:.1f} MB", _sha256(f)) for n, f in folders.items()]
     _show("Pretrained models", ("name", "size", "sha256 of the weights"), rows)
+    found = [(name, codec_folder(name)) for name in codecs()]
+    rows = [(name, f"{_bytes(f) / 1e6:.1f} MB", _sha256(f)) for name, f in found if f]
+    if rows:
+        _show("Pretrained codecs", ("name", "size", "sha256 of the weights"), rows)
     declared = modalities().values()
     rows = [(m.name, m.kind, m.role, m.unit or "-", m.column) for m in declared]
     _show("Modalities", ("name", "kind", "role", "unit", "survey column"), rows)
@@ -176,12 +180,10 @@ def _codec(folder: Path) -> None:
         *((f"{g.kind} tokens", f"{g.n_tokens} of {g.vocab_size} ids") for g in codec.groups),
         ("trained weights", f"{weights:,}"),
         ("sha256 of the weights", _sha256(folder)),
-        *((key, value) for key, value in config_of(folder).items() if key != "kind"),
+        *((k, v) for k, v in config_of(folder).items() if k not in ("kind", "modalities")),
     ]
     _show(f"{folder}: {_bytes(folder) / 1e6:.1f} MB", ("", ""), rows)
-    for path in (folder / "report.json", folder / "README.md"):
-        if path.is_file():
-            print(path.read_text(encoding="utf-8"))
+    _card(folder)
 
 
 def _model(folder: Path) -> None:
@@ -189,6 +191,10 @@ def _model(folder: Path) -> None:
     if isinstance(config.get("modalities"), list):
         config["modalities"] = ", ".join(str(m.get("name", m)) for m in config["modalities"])
     _show(f"{folder}: {_bytes(folder) / 1e6:.1f} MB", ("", ""), config.items())
+    _card(folder)
+
+
+def _card(folder: Path) -> None:
     card = folder / "README.md"
     if card.is_file():
         print(card.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from omnisky.modalities import Observations
 
-__all__ = ["bases", "codec_folder", "config_of", "folder_of", "modalities_of", "readable"]
+__all__ = ["bases", "codec_folder", "codecs", "config_of", "folder_of", "modalities_of", "readable"]
 
 _PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
@@ -17,6 +17,11 @@ _PRETRAINED = Path(__file__).parents[1] / "pretrained"
 def bases() -> list[str]:
     """Return the names of the models that ship with omnisky."""
     return sorted(p.parent.name for p in _PRETRAINED.glob("*/config.json"))
+
+
+def codecs() -> list[str]:
+    """Return the names of the codecs that ship with omnisky."""
+    return sorted(p.parent.name for p in _PRETRAINED.glob("codecs/*/config.json"))
 
 
 def codec_folder(codec: str) -> Path | None:

@@ -148,9 +148,19 @@ class Codec(nn.Module):
             If an id that exists is not in the vocabulary.
         """
 
+    def existing(self, ids: Tensor) -> Tensor:
+        """Return which tokens there are, shape (object, token), as the ids themselves say.
+
+        All, but for codecs whose first tokens say how many follow.
+        """
+        return torch.ones_like(ids, dtype=torch.bool)
+
     @abstractmethod
     def values(self) -> Tensor | None:
-        """Return what each ordinal id means, shape (ordinal token, id), or None without any."""
+        """Return what each ordinal id means, shape (ordinal token, id), or None without any.
+
+        Where vocabularies differ, `id` counts to the largest; ends of shorter rows mean nothing.
+        """
 
     @abstractmethod
     def count_outside(self, measurement: Measurement) -> int:

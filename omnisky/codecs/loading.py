@@ -24,14 +24,26 @@ from omnisky.codecs.aion import COMPAT, NAMES, folder_name, load_aion
 from omnisky.codecs.codec import Codec
 from omnisky.storage import CheckpointError
 
-__all__ = ["codec_class", "codec_folders", "load_codec", "load_pretrained", "shipped"]
+__all__ = [
+    "codec_class",
+    "codec_folders",
+    "fetch",
+    "is_hub_id",
+    "load_codec",
+    "load_pretrained",
+    "shipped",
+]
 
 # Kind in the configuration → where its class lives; imported when it is met.
 _KINDS = {
     "image-codec": "omnisky.codecs.image.codec:ImageCodec",
     "scalar-codec": "omnisky.codecs.scalars.scalar:ScalarCodec",
+    "catalog-codec": "omnisky.codecs.surroundings.catalog:CatalogCodec",
+    "segmentation-codec": "omnisky.codecs.surroundings.segmentation:SegmentationCodec",
     "coefficients-codec": "omnisky.codecs.scalars.coefficients:CoefficientsCodec",
+    "native-spectrum-codec": "omnisky.codecs.spectrum.native:NativeSpectrumCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
+    "latent-spectrum-codec": "omnisky.codecs.spectrum.latent:LatentSpectrumCodec",
 }
 _SHIPPED = Path(__file__).parents[1] / "pretrained" / "codecs"
 _OF_AION = {modality for modalities in NAMES.values() for modality in modalities}
@@ -86,8 +98,8 @@ def load_pretrained(
     folder = Path(source)
     if not folder.exists() and str(source) in shipped():
         folder = _SHIPPED / folder
-    if not folder.exists() and isinstance(source, str) and _HUB_ID.fullmatch(source):
-        folder = _fetch(source, modality, revision)
+    if not folder.exists() and isinstance(source, str) and is_hub_id(source):
+        folder = _fetch_codec(source, modality, revision)
     elif revision is not None:
         raise ValueError(f"revision={revision!r} is for hub ids; {source} is a folder")
     found = _one_codec(folder, modality)
@@ -151,34 +163,46 @@ def _one_codec(folder: Path, modality: str | None) -> Path:
     )
 
 
-def _fetch(source: str, modality: str | None, revision: str | None) -> Path:
+def _fetch_codec(source: str, modality: str | None, revision: str | None) -> Path:
     """Download the files of one codec, or find them in the local cache, and return their folder."""
     files = ("config.json", "model.safetensors")
     if modality is None:
         wanted = [*files, *(f"codecs/*/{file}" for file in files)]
-        return _snapshot(source, revision, wanted)
+        return fetch(source, wanted, revision)
     names = {modality} | ({folder_name(modality)} if modality in _OF_AION else set())
     places = [f"{place}{name}/" for place in ("codecs/", "") for name in sorted(names)]
-    folder = _snapshot(source, revision, [place + file for place in places for file in files])
+    folder = fetch(source, [place + file for place in places for file in files], revision)
     try:
         _one_codec(folder, modality)
     except FileNotFoundError:
         # A codec of several modalities may have any name, which only its configuration tells. The
         # name of the snapshot is its commit: what is fetched now is of the same one.
-        _snapshot(source, folder.name, ["config.json", "codecs/*/config.json", "*/config.json"])
+        fetch(source, ["config.json", "codecs/*/config.json", "*/config.json"], folder.name)
         found = _one_codec(folder, modality)
         if _config(found).get("kind") in _KINDS:  # never the weights of a whole model
             weights = found.relative_to(folder) / "model.safetensors"
-            _snapshot(source, folder.name, [weights.as_posix()])
+            fetch(source, [weights.as_posix()], folder.name)
     return folder
 
 
-def _snapshot(source: str, revision: str | None, wanted: list[str]) -> Path:
+def is_hub_id(source: str) -> bool:
+    """Return True for text of the form ``organisation/name``."""
+    return _HUB_ID.fullmatch(source) is not None
+
+
+def fetch(source: str, patterns: list[str], revision: str | None) -> Path:
+    """Download files of a hub repository, or find them in the local cache; return their folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If they are not in the cache and the hub does not give them.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"{source} (revision {revision or 'main'}) is no folder here and could not be fetched "

@@ -13,7 +13,7 @@ from omnisky.codecs.codec import Codec
 from omnisky.codecs.loading import load_codec
 from omnisky.codecs.scalars.bank import ScalarBank
 from omnisky.codecs.tokens import Tokens
-from omnisky.modalities import Observations, UnknownModalityError
+from omnisky.modalities import Measurement, Observations, UnknownModalityError
 from omnisky.storage import CheckpointError
 
 __all__ = ["Tokenizer"]
@@ -102,17 +102,22 @@ class Tokenizer:
     @torch.no_grad()
     def decode(self, tokens: Tokens) -> Observations:
         """Return what the tokens stand for; objects without tokens come back absent."""
-        for name in tokens:
-            if name not in self.codecs:
+        together, measured = {}, {}
+        for name, ids in tokens.items():
+            if name in self._bank.names:
+                together[name] = ids
+            elif name in self.codecs:
+                measured[name] = self.codecs[name].decode(ids, tokens.mask[name])
+            else:
                 raise UnknownModalityError(
                     f"no codec for {name!r}; this tokenizer knows {', '.join(self.codecs)}"
                 )
-        together = {n: ids for n, ids in tokens.items() if n in self._bank.names}
-        measured = self._bank.decode(together, tokens.mask) if together else {}
-        for name, ids in tokens.items():
-            if name not in together:
-                measured[name] = self.codecs[name].decode(ids, tokens.mask[name])
-        return Observations({name: measured[name] for name in tokens})
+        if not together:
+            return Observations(measured)
+        found: dict[str, Measurement] = {**self._bank.decode(together, tokens.mask)}
+        if not measured:
+            return Observations(found)
+        return Observations({n: found[n] if n in found else measured[n] for n in tokens})
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike) -> Tokenizer:

@@ -150,6 +150,10 @@ class Tokens(Mapping[str, Tensor]):
         """Return the modality names."""
         return self._ids.keys()
 
+    def items(self):
+        """Return (modality name, ids) pairs."""
+        return self._ids.items()
+
     @property
     def shape(self) -> tuple[int, int]:
         """(objects, tokens an object); lets scikit-learn index it like an array."""

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from omnisky.data.match import match
 from omnisky.data.store import open_store, write_store
 from omnisky.data.stream import Permutation, RowReader, Schedule, Stream, reader
-from omnisky.modalities import Coefficients, Image, Observations, Scalar, SkyObjects, Spectrum
+from omnisky.modalities import (
+    Catalog,
+    Coefficients,
+    Image,
+    Observations,
+    Scalar,
+    SegmentationMap,
+    SkyObjects,
+    Spectrum,
+)
 
 pytest.importorskip("cdshealpix")
 
@@ -79,12 +88,17 @@ def spectra(ra, dec):
 def coefficients(ra, dec):
     rng = np.random.default_rng(13)
     value = Coefficients(rng.normal(0, 1, (COUNT, 6)), rng.uniform(1, 2, (COUNT, 6)))
+    known = np.arange(5) < rng.integers(0, 6, COUNT)[:, None]
+    catalog = Catalog(*rng.uniform(0, 1, (5, COUNT, 5)), known)
+    field = SegmentationMap(rng.random((COUNT, 8, 8)), pixel_scale_arcsec=0.3)
     return SkyObjects(
         survey="prism",
         object_id=np.arange(COUNT) + 7,
         ra_deg=ra,
         dec_deg=dec,
-        observations=Observations({"prism_coefficients": value}),
+        observations=Observations(
+            {"prism_coefficients": value, "prism_catalog": catalog, "prism_map": field}
+        ),
     )
 
 

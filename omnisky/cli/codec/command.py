@@ -47,8 +47,8 @@ def codec(
     source : str
         Folder of a codec or of a model with codecs, a codec that ships with omnisky, or a hub id.
     data : str, optional
-        Sky store, data set or table file to look at. Without it and --mock: the real stars that
-        ship with omnisky where they have the modality, else a mock universe.
+        Sky store, data set or table file to look at. By default the real stars that ship with
+        omnisky where they have the modality, else a mock universe.
     mock : int, optional
         Look at so many objects of a mock universe.
     modality : str, optional
@@ -106,9 +106,10 @@ def _write(source: str, found: list[tuple[Codec, Looked]], folder: Path) -> None
         for key, value in told["reconstruction"].items():
             print(f"  {key.replace('_', ' ')}: {value:.4g}")
         for group in told["vocabulary"]:
+            used = f"{group['codes_used']:.1%} used by {group['seen']}"
             print(
-                f"  {group['tokens']} {group['kind']} tokens of {group['ids']} ids: "
-                f"{group['used']:.1%} used by {group['seen']}, {group['entropy_bits']:.2f} bits each"
+                f"  {group['tokens']} {group['kind']} tokens of {group['ids']} ids: {used}, "
+                f"{group['code_entropy_bits']:.2f} bits each"
             )
         rates = told["objects_per_second"]
         print(f"  {rates['encode']:.0f} objects/s encoded, {rates['decode']:.0f} decoded, as timed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -65,23 +66,21 @@ def measure(codec: Codec, measurement: Measurement) -> tuple[dict[str, Any], Mea
 
 
 def _vocabulary(codec: Codec, ids: torch.Tensor, mask: torch.Tensor) -> list[dict[str, Any]]:
-    """Return the use of the ids of each token group."""
-    found, first = [], 0
+    """Return the use of the ids of each kind of token; groups alike are counted together."""
+    counts: dict[tuple[str, int], torch.Tensor] = {}
+    tokens: Counter[tuple[str, int]] = Counter()
+    first = 0
     for group in codec.groups:
         part = slice(first, first + group.n_tokens)
         first += group.n_tokens
-        counts = torch.bincount(ids[:, part][mask[:, part]], minlength=group.vocab_size)
-        usage = usage_figures(counts)
-        found.append(
-            {
-                "kind": group.kind,
-                "tokens": group.n_tokens,
-                "ids": group.vocab_size,
-                "seen": int(counts.sum()),
-                "used": usage["codes_used"],
-                "entropy_bits": usage["code_entropy_bits"],
-            }
-        )
+        alike = group.kind, group.vocab_size
+        seen = torch.bincount(ids[:, part][mask[:, part]], minlength=group.vocab_size)
+        counts[alike] = counts.get(alike, 0) + seen
+        tokens[alike] += group.n_tokens
+    found = []
+    for (kind, size), seen in counts.items():
+        told = {"kind": kind, "tokens": tokens[kind, size], "ids": size, "seen": int(seen.sum())}
+        found.append({**told, **usage_figures(seen)})
     return found
 
 

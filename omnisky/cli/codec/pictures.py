@@ -47,7 +47,7 @@ def _images(page: Figure, measurement: Any, decoded: Any) -> None:
     chosen = _some(len(flux))
     axes = page.subplots(len(chosen), 3 * len(bands), squeeze=False)
     page.set_size_inches(1.3 * 3 * len(bands) + 0.6, 1.4 * len(chosen) + 0.8)
-    for row, i in zip(axes, chosen, strict=True):
+    for place, i in enumerate(chosen):
         for number, band in enumerate(bands):
             own = measurement.bands.index(band)
             ivar, mask = (
@@ -58,13 +58,13 @@ def _images(page: Figure, measurement: Any, decoded: Any) -> None:
             stretched = [np.arcsinh(a[i, number] / (3 * sigma)) for a in (flux, model)]
             top = max(float(np.nanquantile(stretched[0], 0.995)), 0.5)
             residual = np.where(mask, (flux - model)[i, number] * np.sqrt(ivar), np.nan)
-            panels = row[3 * number : 3 * number + 3]
+            panels = axes[place, 3 * number : 3 * number + 3]
             for panel, image in zip(panels[:2], stretched, strict=True):
                 panel.imshow(image, origin="lower", cmap="gray", vmin=-0.5, vmax=top)
             panels[2].imshow(residual, origin="lower", cmap="RdBu_r", vmin=-5, vmax=5)
             for panel, name in zip(panels, (band, "decoded", "residual / σ"), strict=True):
                 panel.set(xticks=[], yticks=[])
-                if row is axes[0]:
+                if place == 0:
                     panel.set_title(name, fontsize=8)
     page.supxlabel("asinh stretch; residuals from −5 to 5 σ; masked pixels are white", fontsize=8)
 
@@ -80,8 +80,9 @@ def _rows(page: Figure, measurement: Any, decoded: Any) -> None:
     page.set_size_inches(11, 2.6 * len(chosen) + 0.8)
     for top, bottom, i in zip(axes[::2], axes[1::2], chosen, strict=True):
         good = measurement.mask[i]
-        top.plot(grid, np.where(good, flux[i], np.nan), color=_BLUE, lw=0.6, label="measured")
-        top.plot(grid, model[i], color=_ORANGE, lw=0.9, label="decoded")
+        measured = np.where(good, flux[i], np.nan)
+        top.plot(grid, measured, color=_BLUE, lw=2.5, alpha=0.5, label="measured")
+        top.plot(grid, model[i], color=_ORANGE, lw=0.8, label="decoded")
         if good.any():
             low, high = np.quantile(flux[i][good], [0.005, 0.995])
             room = 0.2 * (high - low) or 1.0
@@ -96,21 +97,21 @@ def _rows(page: Figure, measurement: Any, decoded: Any) -> None:
 
 
 def _scalars(page: Figure, measurement: Any, decoded: Any) -> None:
-    """Draw the error of the round trip against the value, beside the measured errors; their histogram."""
+    """Draw errors of the round trip beside the measured ones, and their histogram."""
     good = measurement.mask & decoded.mask
     value = measurement.value[good]
     error = decoded.value[good] - value
     left, right = page.subplots(1, 2)
     page.set_size_inches(11, 4.2)
-    left.plot(value, error, ".", ms=3, color=_BLUE, label="decoded − measured")
+    left.semilogy(value, np.maximum(np.abs(error), 1e-300), ".", ms=3, color=_BLUE, label="decoded")
     ivar = measurement.ivar[good]
-    if (ivar > 0).any():
-        order = np.argsort(value[ivar > 0])
-        x, sigma = value[ivar > 0][order], 1 / np.sqrt(ivar[ivar > 0][order])
-        for sign, label in ((1, "measured error, ±1 σ"), (-1, None)):
-            left.plot(x, sign * sigma, ",", color=_ORANGE, label=label)
+    if (known := ivar > 0).any():
+        sigma = 1 / np.sqrt(ivar[known])
+        left.semilogy(value[known], sigma, ".", ms=3, color=_ORANGE, label="measured error σ")
     limit = 1.2 * np.quantile(np.abs(error), 0.99) or 1.0
-    left.set(xlabel="value", ylabel="decoded − measured", ylim=(-limit, limit))
+    lowest = max(np.quantile(np.abs(error), 0.02), 1e-6 * limit)
+    left.set(xlabel="value", ylabel="|decoded − measured|")
+    left.set_ylim(bottom=lowest / 2)
     left.legend(frameon=False)
     right.hist(np.clip(error, -limit, limit), 60, color=_BLUE)
     right.set(xlabel="decoded − measured", ylabel="objects")

@@ -9,7 +9,7 @@ codecs are biased: they give the upper end of its interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,22 +78,24 @@ def load(
     _check_modality(config, modalities)
     size = int(config["codebook_size"])
     if config["modality"] == "Z":
-        grid = _one(state, "_quantizer.buckets")
+        _refuse_unknown(state, {"_quantizer.buckets"})
+        grid = state["_quantizer.buckets"]
+        tables = _tables([grid], None, _PLAIN, size, compat)
         ends = {"scale": "linear", "low": float(grid[0]), "high": float(grid[-1])}
-        more = {**ends, "modalities": modalities}
-        return _codec(modalities[0], _table(grid, None, _PLAIN, size, compat), compat, **more)
+        return _scalar(modalities[0], tables, compat, modalities=modalities, **ends)
     if "num_quantizers" in config:
         return _multiple(config, state, modalities, compat)
     compression = _compression(config, modalities[0])
-    table = _read(state, "_quantizer.", compression, size, compat)
-    return _codec(modalities[0], table, compat)
+    tables = _read(state, ["_quantizer."], compression, size, compat)
+    return _scalar(modalities[0], tables, compat)
 
 
-def _codec(modality: str, table: Table, compat: str | None, **more: Any) -> ScalarCodec:
-    config = ScalarCodecConfig(
-        modality=modality, bins=len(table.means), compat=compat or "", **more
-    )
-    return ScalarCodec.of_table(config, table)
+def _scalar(modality: str, tables: Table, compat: str | None, **more: Any) -> ScalarCodec:
+    size = tables.means.shape[1]
+    config = ScalarCodecConfig(modality=modality, bins=size, compat=compat or "", **more)
+    codec = ScalarCodec(config)
+    codec.bins.set(tables.edges, tables.means, tables.limits)
+    return codec
 
 
 def _check_modality(config: Mapping[str, Any], modalities: tuple[str, ...]) -> None:
@@ -130,9 +132,7 @@ def _multiple(
     )
     compression = _Compression(lambda x: _chain(to, x), lambda x: _chain(back[::-1], x))
     prefixes = [f"_quantizer.quantizers.{i}." for i in range(count)]
-    known = {p + n for p in prefixes for n in ("_index_to_val", "_reservoir")}
-    _refuse_unknown(state, known)
-    tables = [_read(_part(state, p), "", compression, size, compat) for p in prefixes]
+    tables = _read(state, prefixes, compression, size, compat)
     codec = CoefficientsCodec(
         CoefficientsCodecConfig(
             modality=modalities[0],
@@ -143,24 +143,14 @@ def _multiple(
             compat=compat or "",
         )
     )
-    stacked = (np.stack([getattr(t, n) for t in tables]) for n in ("edges", "means", "limits"))
-    codec.bins.set(*stacked)
+    codec.bins.set(tables.edges, tables.means, tables.limits)
     return codec
 
 
-def _chain(functions: list[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+def _chain(functions: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
     for function in functions:
         x = function(x)
     return x
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-
-
-def _one(state: Mapping[str, Tensor], name: str) -> Tensor:
-    _refuse_unknown(state, {name})
-    return state[name]
 
 
 def _refuse_unknown(state: Mapping[str, Tensor], known: set[str]) -> None:
@@ -170,39 +160,45 @@ def _refuse_unknown(state: Mapping[str, Tensor], known: set[str]) -> None:
 
 def _read(
     state: Mapping[str, Tensor],
-    prefix: str,
+    prefixes: Sequence[str],
     compression: _Compression,
     size: int,
     compat: str | None,
 ) -> Table:
-    names = prefix + "_index_to_val", prefix + "_reservoir"
-    _refuse_unknown(state, set(names))
-    return _table(state[names[0]], state.get(names[1]), compression, size, compat)
+    """Return the tables of quantisers, side by side."""
+    tops, samples = (
+        [prefix + name for prefix in prefixes] for name in ("_index_to_val", "_reservoir")
+    )
+    _refuse_unknown(state, {*tops, *samples})
+    reservoirs = [state[name] for name in samples] if set(samples) <= set(state) else None
+    return _tables([state[name] for name in tops], reservoirs, compression, size, compat)
 
 
-def _table(
-    tops: Tensor,
-    reservoir: Tensor | None,
+def _tables(
+    given: Sequence[Tensor],
+    reservoirs: Sequence[Tensor] | None,
     compression: _Compression,
     size: int,
     compat: str | None,
 ) -> Table:
-    """Return edges, what each bin decodes to and limits, in the quantity's own unit."""
-    if tops.shape != (size,) or not torch.isfinite(tops).all() or (tops.diff() < 0).any():
-        raise CheckpointError(
-            f"a table must hold {size} finite numbers that do not decrease; found shape "
-            f"{tuple(tops.shape)} of {tops.dtype}"
-        )
-    tops = tops.float()
-    edges = _crossings(compression.floored, tops[:-1])
-    below = torch.nextafter(tops[:1], torch.tensor(-math.inf))
+    """Return edges, what each bin decodes to and limits, a row a quantiser, in their own unit."""
+    for top in given:
+        if top.shape != (size,) or not torch.isfinite(top).all() or (top.diff() < 0).any():
+            raise CheckpointError(
+                f"a table must hold {size} finite numbers that do not decrease; found shape "
+                f"{tuple(top.shape)} of {top.dtype}"
+            )
+    tops = torch.stack(list(given)).float()
+    edges = _crossings(compression.floored, tops[:, :-1])
+    below = torch.nextafter(tops[:, :1], torch.tensor(-math.inf))
     low = _crossings(compression.to, below)
-    high = np.nextafter(_crossings(compression.to, tops[-1:]), -np.inf)
+    high = np.nextafter(_crossings(compression.to, tops[:, -1:]), -np.inf)
     if compat:
         means = compression.back(tops).double().numpy()
     else:
-        means = _means(tops, reservoir, compression)
-    return Table(edges, means, np.concatenate([low, high]))
+        samples = [None] * len(tops) if reservoirs is None else reservoirs
+        means = [_means(t, r, compression) for t, r in zip(tops, samples, strict=True)]
+    return Table(edges, np.stack(list(means)), np.concatenate([low, high], axis=1))
 
 
 def _means(tops: Tensor, reservoir: Tensor | None, compression: _Compression) -> np.ndarray:

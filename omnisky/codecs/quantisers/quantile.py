@@ -10,6 +10,8 @@ __all__ = ["QuantileBins", "find_bins", "padded", "quantile_table"]
 
 # From so many values on, the search without branches is faster.
 _MANY = 512
+# Values that take the steps together: few enough to stay in the cache.
+_BLOCK = 16384
 
 
 def quantile_table(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,9 +86,19 @@ def find_bins(table: np.ndarray, values: np.ndarray) -> np.ndarray:
             torch.from_numpy(table), torch.from_numpy(np.ascontiguousarray(values)), right=True
         )
         return found.numpy()
-    quantities, length = table.shape
-    flat = table.reshape(-1)
-    first = (np.arange(quantities) * length)[:, None]
+    found = np.empty(values.shape, dtype=np.int64)
+    wide = min(values.shape[1], _BLOCK)
+    high = max(1, _BLOCK // wide)
+    for row in range(0, len(values), high):
+        for column in range(0, values.shape[1], wide):
+            part = slice(row, row + high), slice(column, column + wide)
+            found[part] = _together(table[part[0]], values[part])
+    return found
+
+
+def _together(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    flat, length = table.reshape(-1), table.shape[1]
+    first = (np.arange(len(table)) * length)[:, None]
     position = np.repeat(first, values.shape[1], axis=1)
     step = length // 2
     while step:

@@ -46,8 +46,8 @@ class ScalarBank:
     Parameters
     ----------
     codecs : mapping of str to Codec
-        Codecs by modality. Those that a bank cannot take (other kinds, circles, ``compat``) are
-        left out.
+        Codecs by modality. Those that a bank cannot take (other kinds, circles, two tokens,
+        ``compat``) are left out.
 
     Attributes
     ----------
@@ -80,10 +80,11 @@ class ScalarBank:
         TypeError
             If a measurement is no scalar.
         """
-        scalars = list(measurements.values())
-        for name, scalar in measurements.items():
-            if not isinstance(scalar, Scalar):
-                raise TypeError(f"modality {name!r} is a scalar; found a {type(scalar).__name__}")
+        scalars = [m for m in measurements.values() if isinstance(m, Scalar)]
+        if len(scalars) < len(measurements):
+            wrong = {n: m for n, m in measurements.items() if not isinstance(m, Scalar)}
+            name, other = next(iter(wrong.items()))
+            raise TypeError(f"modality {name!r} is a scalar; found a {type(other).__name__}")
         names = tuple(measurements)
         tables = self._tables(names)
         shape = len(names), len(scalars[0])
@@ -117,7 +118,7 @@ class ScalarBank:
         wrong = ((given < 0) | (given >= tables.vocabulary)) & mask
         if np.count_nonzero(wrong):
             for name, of_one in ids.items():
-                check_ids(of_one, masks[name], self._codecs[name].config.bins, name)
+                check_ids(of_one, masks[name], self._codecs[name])
         value = tables.means.take(given * mask + tables.first) * mask
         nothing = np.zeros_like(value)
         rows = zip(value, nothing, mask, strict=True)
@@ -131,7 +132,8 @@ class ScalarBank:
 
 
 def _plain(codec: ScalarCodec) -> bool:
-    return codec.config.scale != "circular" and not codec.config.compat
+    config = codec.config
+    return config.scale != "circular" and config.tokens == 1 and not config.compat
 
 
 def _stack(by_name: Mapping[str, ScalarCodec]) -> _Tables:

@@ -29,6 +29,9 @@ class ScalarCodecConfig:
         Name of the modality.
     bins : int
         Number of bins, the vocabulary.
+    tokens : {1, 2}
+        With two, the second token says in which of as many equal parts of its bin a value lies: for
+        photometry, whose errors are smaller than a thousandth of its range.
     scale : {"quantile", "error", "log", "linear", "circular"}
         Where the bins lie; see `omnisky.codecs.scalars.scales.Scale`, also for the next four.
     low, high : float
@@ -52,9 +55,12 @@ class ScalarCodecConfig:
     period: float = 360.0
     modalities: tuple[str, ...] = ()
     compat: str = ""
+    tokens: int = 1
 
     def __post_init__(self) -> None:
         self.where()
+        if self.tokens not in (1, 2) or (self.tokens == 2 and self.compat):
+            raise ValueError(f"a scalar has one token or two, with compat one; found {self.tokens}")
         if self.modalities and self.modalities[0] != self.modality:
             raise ValueError(
                 f"modalities must begin with {self.modality!r}; found {self.modalities}"
@@ -161,7 +167,8 @@ class ScalarCodec(Codec):
 
     @property
     def groups(self) -> tuple[TokenGroup, ...]:
-        return (TokenGroup(kind="ordinal", n_tokens=1, vocab_size=self.config.bins),)
+        n_tokens, bins = self.config.tokens, self.config.bins
+        return (TokenGroup(kind="ordinal", n_tokens=n_tokens, vocab_size=bins),)
 
     def encode_masked(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
         value, mask = _values_of(measurement, self.modality)
@@ -172,20 +179,42 @@ class ScalarCodec(Codec):
         if self.config.compat:
             # Released behaviour: what is missing gets the last token.
             return torch.where(mask, ids, self.config.bins - 1), torch.ones_like(mask)
+        if self.config.tokens == 2:
+            low, width = self._bounds(ids)
+            part = (value - low) / torch.where(width > 0, width, 1.0) * self.config.bins
+            fine = part.long().clamp(0, self.config.bins - 1)
+            ids, mask = torch.cat([ids, fine], dim=1), mask.repeat(1, 2)
         return torch.where(mask, ids, 0), mask
 
     def decode(self, ids: Tensor, mask: Tensor | None = None) -> Scalar:
-        check_ids(ids, mask, self.config.bins, self.modality)
-        good = None if mask is None else mask[:, 0].numpy()
-        ids = ids if mask is None else torch.where(mask, ids, 0)
-        return Scalar(self.bins.decode(ids)[:, 0].numpy(), mask=good)
+        check_ids(ids, mask, self)
+        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+        ids = torch.where(mask, ids, 0)
+        value = self.bins.decode(ids[:, :1])
+        if self.config.tokens == 2:
+            low, width = self._bounds(ids[:, :1])
+            fine = low + (ids[:, 1:] + 0.5) / self.config.bins * width
+            # Without its second token a value is only known to be in the bin.
+            value = torch.where(mask[:, 1:], fine, value)
+            if self.config.scale == "circular":
+                value = torch.remainder(value, self.config.period)
+        return Scalar(value[:, 0].numpy(), mask=mask[:, 0].numpy())
+
+    def _bounds(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where the bins of some ids begin, and their widths, shape (object, 1)."""
+        limits, edges = self.bins.limits[0], self.bins.edges[0]
+        border = torch.cat([limits[:1], edges, limits[1:]])
+        return border[ids], border[ids + 1] - border[ids]
 
     def values(self) -> Tensor:
-        """Return what each id means, shape (1, id).
+        """Return what each id means, shape (token, id); of a second token the place in the bin.
 
         On a circle the numbers of the ids next to zero may lie at either end of it.
         """
-        return self.bins.means
+        if self.config.tokens == 1:
+            return self.bins.means
+        place = (torch.arange(self.config.bins, dtype=torch.float64) + 0.5) / self.config.bins
+        return torch.cat([self.bins.means, place[None]])
 
     def count_outside(self, measurement: Measurement) -> int:
         value, mask = _values_of(measurement, self.modality)
@@ -194,28 +223,32 @@ class ScalarCodec(Codec):
         return int((self.bins.outside(value) & mask).sum())
 
 
-def check_ids(ids: Tensor, mask: Tensor | None, vocabulary: int, modality: str) -> None:
-    """Raise `ValueError` if ids that exist are not of shape (object, token) or not in 0 … bins - 1.
+def check_ids(ids: Tensor, mask: Tensor | None, codec: Codec) -> None:
+    """Check ids that exist against a codec whose tokens share one vocabulary.
 
     Parameters
     ----------
     ids, mask : Tensor, shape (object, token)
         Ids, and which of them exist; without a mask all do.
-    vocabulary : int
-        Number of ids.
-    modality : str
-        For the message.
+    codec : Codec
+        The codec that is to decode them.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one, or an id that exists is not in the vocabulary.
     """
-    wrong_shape = ids.ndim != 2 or (mask is not None and mask.shape != ids.shape)
-    if wrong_shape or ids.is_floating_point():
+    name, count, vocabulary = codec.modality, codec.n_tokens, codec.vocab_size
+    shaped = ids.ndim == 2 and ids.shape[1] == count and not ids.is_floating_point()
+    if not shaped or (mask is not None and mask.shape != ids.shape):
         raise ValueError(
-            f"token ids of {modality!r} must be integers of shape (object, token), with a mask of "
+            f"token ids of {name!r} must be integers of shape (object, {count}), with a mask of "
             f"the same shape; found {ids.dtype} of shape {tuple(ids.shape)}"
         )
     there = ids if mask is None else ids[mask]
     if there.numel() and (there.min() < 0 or there.max() >= vocabulary):
         raise ValueError(
-            f"token ids of {modality!r} lie in 0 … {vocabulary - 1}; found {int(there.min())} … "
+            f"token ids of {name!r} lie in 0 … {vocabulary - 1}; found {int(there.min())} … "
             f"{int(there.max())}, which mean nothing. Leave such ids out where they are chosen"
         )
 

@@ -218,7 +218,7 @@ def _median_error(chunks: Chunks) -> float:
     def errors():
         for values, ivar in chunks():
             known = np.isfinite(values) & (ivar > 0)
-            yield 1 / np.sqrt(ivar[known]), None
+            yield 1 / np.sqrt(ivar[known]), ivar[known]
 
     try:
         return float(exact_quantiles(errors, np.array([0.5]))[0])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from omnisky.data.stream.batch import (
+    CatalogBatch,
     CoefficientsBatch,
     ImageBatch,
+    MapBatch,
     MeasurementBatch,
     ObjectBatch,
     ScalarBatch,
@@ -15,8 +17,10 @@ from omnisky.data.stream.schedule import Permutation, Schedule
 from omnisky.data.stream.stream import Stream
 
 __all__ = [
+    "CatalogBatch",
     "CoefficientsBatch",
     "ImageBatch",
+    "MapBatch",
     "MeasurementBatch",
     "ObjectBatch",
     "Permutation",

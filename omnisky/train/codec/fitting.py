@@ -11,8 +11,9 @@ import numpy as np
 from omnisky.codecs.codec import Codec
 from omnisky.codecs.scalars.coefficients import CoefficientsCodec
 from omnisky.codecs.scalars.scalar import ScalarCodec
+from omnisky.codecs.surroundings.catalog import CatalogCodec
 from omnisky.data.split import split_by_id
-from omnisky.modalities import Coefficients, Scalar, UnknownModalityError
+from omnisky.modalities import Catalog, Coefficients, Scalar, UnknownModalityError
 from omnisky.surveys import modalities
 from omnisky.train.codec.recipe import DataRecipe, ScalarsRecipe
 from omnisky.train.codec.sources import InMemory, open_source
@@ -21,7 +22,9 @@ __all__ = ["fit_codec"]
 
 
 def fit_codec(name: str, recipe: ScalarsRecipe, sources: Sequence[DataRecipe], run: Path) -> Codec:
-    """Fit the codec of a scalar or of coefficients to the train split of the first source with it.
+    """Fit the codec of scalars, coefficients or catalogs to the first source that has them.
+
+    Only its train split is used.
 
     Scalars of a store are read a partition at a time, so that it may have any size.
 
@@ -68,6 +71,8 @@ def _is_scalar(name: str, store: Any) -> bool:
 def _fitted(name: str, measurement: Any, settings: dict[str, Any]) -> Codec:
     if isinstance(measurement, Coefficients):
         return CoefficientsCodec.fit(measurement, modality=name, **settings)
+    if isinstance(measurement, Catalog):
+        return CatalogCodec.fit(measurement, modality=name, **settings)
     if not isinstance(measurement, Scalar):
         declared = modalities().get(name)
         kind = declared.kind if declared else type(measurement).__name__

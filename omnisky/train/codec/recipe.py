@@ -18,7 +18,7 @@ __all__ = ["CodecRecipe", "DataRecipe", "LearnedRecipe", "MockRecipe", "ScalarsR
 
 @dataclass(frozen=True, kw_only=True)
 class ScalarsRecipe:
-    """Fit codecs of scalars, and of coefficients.
+    """Fit codecs of scalars, of coefficients and of catalogs.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 LOG = {"SHAPE_R", "parallax"} | {f"phot_{b}_mean_flux" for b in ("g", "bp", "rp")}
 LOG |= {f"FLUX_{b}" for b in ("G", "R", "I", "Z", "W1", "W2", "W3", "W4")}
 XP = {"bp_coefficients", "rp_coefficients"}
-RESERVOIR = 20_000
+RESERVOIR = 10_000
 
 
 def values_of(name, count, rng):
