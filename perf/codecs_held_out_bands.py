@@ -39,7 +39,7 @@ from omnisky.mock import Universe
 from omnisky.modalities import Image
 
 _SNR = (3.0, 10.0, 30.0, 100.0, np.inf)
-_FLOOR = 0.05
+_FLOOR = 0.03
 _NIRCAM = "jwst_nircam_image"
 
 

@@ -141,7 +141,8 @@ class MetadataStem(nn.Module):
         # Squares of 2 x 2 patches, whose pixels are put into channels: much faster than a wide
         # convolution of one channel.
         self.look = nn.Conv2d(patch**2, shapes, 2, bias=False)
-        self.columns = _Columns(hidden, shapes + with_mask, width)
+        # One more row says that the band is there, and one how many of its pixels are bad.
+        self.columns = _Columns(hidden, shapes + 1 + with_mask, width)
         self.bias = nn.Parameter(torch.zeros(width))
 
     def knows(self, band: Key) -> bool:
@@ -179,14 +180,17 @@ class MetadataStem(nn.Module):
         half = self.patch // 2
         framed = F.pad(flux.reshape(-1, 1, height, width), (half, half, half, half))
         seen = self.look(F.pixel_unshuffle(framed, self.patch))
+        seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
         if self.with_mask:
             bad = F.avg_pool2d((~mask).to(flux.dtype), self.patch).reshape(-1, 1, *seen.shape[2:])
             seen = torch.cat([seen, bad], dim=1)
         seen = seen.reshape(count, -1, *seen.shape[2:])
         # One matrix for all bands and shapes of an object.
         out = columns.flatten(1, 2).transpose(1, 2) @ seen.flatten(2)
-        scale = there.sum(1).clamp(min=1).rsqrt()[:, None, None]
-        return (scale * out + self.bias[:, None]).unflatten(2, seen.shape[2:])
+        # The mean over bands: bands agree in the main, so that with a sum, or with one divided by
+        # the root of their number, more bands would look like more light.
+        number = there.sum(1).clamp(min=1)[:, None, None]
+        return (out / number + self.bias[:, None]).unflatten(2, seen.shape[2:])
 
 
 class MetadataHead(nn.Module):
