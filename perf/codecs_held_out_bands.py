@@ -16,7 +16,7 @@ reconstruct that band of mock objects that neither was trained on (mock scores):
 * ``neighbours``: the same mean of the measured neighbours, noise and all, without any codec.
 
 Then NIRCam cut-outs (OMNISKY_REAL_DATA, folder with ceers_nircam_cutouts.parquet; left out without
-it): seven bands at up to six times the longest wavelength of training, in pixels a sixth as large.
+it): seven bands at up to 4.5 times the longest wavelength of training, in pixels a sixth as large.
 They have no errors; noise is estimated from the scatter of the sky.
 """
 
@@ -39,7 +39,7 @@ from omnisky.mock import Universe
 from omnisky.modalities import Image
 
 _SNR = (3.0, 10.0, 30.0, 100.0, np.inf)
-_FLOOR = 0.05
+_FLOOR = 0.03
 _NIRCAM = "jwst_nircam_image"
 
 

@@ -65,7 +65,7 @@ class ImageCodecConfig:
     turn : bool
         Whether to turn and mirror images in training.
     crop : int
-        Side in pixels of squares that seven of ten training steps look at, cut out at random places
+        Side in pixels of squares that eight of ten training steps look at, cut out at random places
         around the middle: less to compute, and objects off the centre; 0 for whole images always.
     compat : {"", "aion-0.0.2"}
         Also reproduce what that release does wrong.

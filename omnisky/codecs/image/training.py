@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["augmented", "mixed_band", "objective"]
 
 # How many steps look at a part of the images, and how far its middle is from theirs, in crops.
-_CROPPED, _AWAY = 0.7, 0.15
+_CROPPED, _AWAY = 0.8, 0.15
 # How often the PSF and noise of an object are hidden, so that images without them can be encoded.
 _UNKNOWN = 0.3
 

@@ -127,6 +127,16 @@ def test_columns_change_smoothly_with_the_band(stem):
     assert 0 < near < far / 10
 
 
+def test_numbers_beyond_those_of_training_count_as_the_nearest(stem):
+    flux = torch.randn(1, 1, 32, 32)
+    mask = torch.ones_like(flux, dtype=torch.bool)
+    far, farther, near = (
+        stem(flux, mask, [replace(BANDS[LS, "z"], wavelength_nm=nm)]) for nm in (1100, 5000, 1000)
+    )
+    torch.testing.assert_close(far, farther)
+    assert not torch.allclose(far, near)
+
+
 def test_a_band_nobody_described_is_refused():
     with pytest.raises(ValueError, match=r"nothing is known of the bands.*with_bands"):
         MetadataStem([("nobody_image", "g")], 8)
