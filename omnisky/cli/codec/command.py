@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from omnisky.cli.tables import Reading, names_in
+from omnisky.modalities import UnknownModalityError
 
 if TYPE_CHECKING:
-    from omnisky.cli.codec.objects import Looked
+    from omnisky.cli.codec.objects import Looked, Wanted
     from omnisky.codecs import Codec
 
 __all__ = ["codec"]
@@ -69,11 +70,29 @@ def codec(
     folder = out or Path("runs", f"report-{Path(source).name}")
     if folder.exists():
         raise FileExistsError(f"{folder} exists; choose another --out or remove it first")
-    from omnisky.cli.codec.objects import Wanted, look
+    from omnisky.cli.codec.objects import Wanted
 
     wanted = Wanted(data=data, mock=mock, split=split, objects=objects, seed=seed, reading=reading)
-    found = [(view, look(view.modality, wanted)) for view in _views(source, names_in(modality))]
-    _write(source, found, folder)
+    _write(source, _looked(source, names_in(modality), wanted), folder)
+
+
+def _looked(source: str, names: list[str] | None, wanted: Wanted) -> list[tuple[Codec, Looked]]:
+    """Return the codec and the objects of each modality; those not named may have no objects."""
+    from omnisky.cli.codec.objects import look
+
+    found, lacking = [], []
+    for view in _views(source, names):
+        try:
+            found.append((view, look(view.modality, wanted)))
+        except (ValueError, UnknownModalityError) as error:
+            if names is not None:
+                raise
+            lacking.append(error)
+    if not found:
+        raise lacking[0]
+    for error in lacking:
+        print(f"left out: {error}")
+    return found
 
 
 def _views(source: str, names: list[str] | None) -> list[Codec]:

@@ -140,6 +140,9 @@ def _of_rows(measurement: Any, decoded: Any, circle: float):
     """χ² a pixel of each object, 0 for a copy with its noise, 1 for a perfect model; and R²."""
     flux, model = alike(measurement, decoded)
     good = measurement.mask & np.isfinite(model)
+    if decoded.mask.shape == good.shape:
+        # What is decoded as bad has no value to compare.
+        good &= decoded.mask
     count = np.maximum(good.sum(1), 1)
     difference = np.where(good, model - flux, 0).astype(np.float64)
     known = good & (measurement.ivar > 0)

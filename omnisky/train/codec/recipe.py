@@ -33,6 +33,9 @@ class ScalarsRecipe:
         The same for single modalities, such as ``gaia_ra = "circular"``.
     ranges : dict of str to (float, float)
         Ends of linear scales.
+    two_tokens : tuple of str
+        Scalars that get a second token, the place within the bin: those measured more precisely
+        than `bins` values can tell.
     """
 
     modalities: tuple[str, ...]
@@ -40,11 +43,13 @@ class ScalarsRecipe:
     scale: str = ""
     scales: dict[str, str] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    two_tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):
             raise ValueError(f"name modalities, each once; found {list(self.modalities)}")
-        for key, given in (("scales", self.scales), ("ranges", self.ranges)):
+        about = {"scales": self.scales, "ranges": self.ranges, "two_tokens": self.two_tokens}
+        for key, given in about.items():
             if others := [name for name in given if name not in self.modalities]:
                 raise ValueError(
                     f"{key} is about {', '.join(others)}, which is none of the modalities "
@@ -62,6 +67,8 @@ class ScalarsRecipe:
             told["scale"] = scale
         if modality in self.ranges:
             told["low"], told["high"] = self.ranges[modality]
+        if modality in self.two_tokens:
+            told["tokens"] = 2
         return told
 
 
