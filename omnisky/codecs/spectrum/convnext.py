@@ -102,11 +102,12 @@ class _Block(nn.Module):
         weight = self.pwconv2.weight
         y = self.norm(self.dwconv(x)).to(weight.dtype)
         y = F.gelu(self.pwconv1(y))
-        scale = self.grn.scale(y)
-        bias = self.pwconv2.bias + weight @ self.grn.beta.flatten().to(weight.dtype)
+        scale, beta = self.grn.scale(y), self.grn.beta[0].to(weight.dtype)
         if len(x) == 1 and x.shape[1] > x.shape[2]:
-            return x + F.linear(y, weight * scale[0], bias)
-        return x + F.linear(y * scale, weight, bias)
+            # As a product of matrices, not with a vector: that is slow in bfloat16 on a CPU.
+            bias = F.linear(beta, weight, self.pwconv2.bias)
+            return x + F.linear(y, weight * scale[0], bias[0])
+        return x + F.linear(torch.addcmul(beta, y, scale), weight, self.pwconv2.bias)
 
 
 class ConvNextEncoder(nn.Module):
