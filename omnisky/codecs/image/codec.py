@@ -51,7 +51,7 @@ class ImageCodec(LearnedCodec):
     kind: ClassVar[str] = "image-codec"
     config_class: ClassVar[type] = ImageCodecConfig
 
-    #: Of 1 x 1 and strided convolutions on a CPU without gradients: "float32" or "bf16".
+    #: Of some convolutions on a CPU without gradients: "float32" or "bf16"; see `image.fast`.
     precision: str = "float32"
 
     def __init__(self, config: ImageCodecConfig) -> None:
