@@ -5,8 +5,17 @@ import torch
 from torch.nn import functional as F
 
 from omnisky.codecs import ImageCodec, ImageCodecConfig
-from omnisky.codecs.fast import Workspace, conv3x3, conv3x3_tiles, conv_fourier, tile_view
+from omnisky.codecs.fast import (
+    Workspace,
+    conv3x3,
+    conv3x3_tiles,
+    conv_fourier,
+    native_kernels,
+    tile_view,
+    winograd,
+)
 from omnisky.codecs.image import codec as image_codec
+from omnisky.codecs.image import fast as image_fast
 from omnisky.codecs.image.fast import is_fast
 from omnisky.codecs.image.magvit import GlobalContext
 
@@ -36,8 +45,19 @@ def _direct(x, weight, bias):
     return F.conv2d(*inputs, padding=padding).permute(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_winograd_equals_the_direct_convolution(shape):
+@pytest.fixture(params=["compiled", "torch"])
+def way(request, monkeypatch):
+    """Compute with and without the compiled kernels."""
+    if request.param == "torch":
+        for module in (winograd, image_fast):
+            monkeypatch.setattr(module, "native_kernels", lambda: None)
+    elif native_kernels() is None:
+        pytest.skip("no C compiler whose kernels give what torch gives")
+    return request.param
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 12, 20, 64, 96)])
+def test_winograd_equals_the_direct_convolution(shape, way):
     x, weight, bias = _layer(*shape, 3)
     before = x.clone()
     torch.testing.assert_close(conv3x3(x, weight, bias).double(), _direct(x, weight, bias), **TOL)
@@ -71,6 +91,48 @@ def test_layers_share_one_workspace():
         assert torch.equal(conv3x3(*layer, work), want)
     x, weight, bias = _layer(1, 10, 10, 6, 70, 7)
     assert torch.equal(conv_fourier(x, weight, bias, work), conv_fourier(x, weight, bias))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(1, 4, 4, 32, 32), (3, 12, 20, 64, 96), (2, 24, 8, 96, 64)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_compiled_unit_equals_torch(shape, threads, monkeypatch):
+    kernels = native_kernels()
+    if kernels is None:
+        pytest.skip("no C compiler whose kernels give what torch gives")
+    x, weight, bias = _layer(*shape, 3)
+    mix, mix_bias = _layer(1, 1, 1, shape[-1], 32, 1)[1:]
+    # Both branches of the ELU, far from zero and near.
+    weight, mix = 20 * weight, mix.flatten(1)
+    assert kernels.fits(x, shape[-1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    out = torch.empty(*x.shape[:3], 32)
+    view = tile_view(out)
+    found = kernels.unit(x, (weight, bias), (mix, mix_bias), Workspace())
+    view.copy_(found.view(view.shape))
+    want = F.elu(F.linear(F.elu(_direct(x, weight, bias)), mix.double(), mix_bias.double()))
+    torch.testing.assert_close(out.double(), want, rtol=0, atol=2e-5 * float(want.std()))
+
+
+@pytest.mark.parametrize(("name", "value"), [("OMNISKY_NATIVE", "0"), ("CC", "no-such-compiler")])
+def test_without_a_compiler_torch_does_the_work(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    assert native_kernels.__wrapped__() is None
+
+
+def test_kernels_that_differ_are_not_used(tmp_path, monkeypatch):
+    from omnisky.codecs.fast import native
+
+    if native_kernels() is None:
+        pytest.skip("no C compiler whose kernels give what torch gives")
+    wrong = tmp_path / "kernels.c"
+    source = native._SOURCE.read_text()
+    assert "#define Q 1.5f" in source
+    wrong.write_text(source.replace("#define Q 1.5f", "#define Q 1.25f"))
+    monkeypatch.setattr(native, "_SOURCE", wrong)
+    assert native_kernels.__wrapped__() is not None  # any distinct points are right
+    wrong.write_text(source.replace("value = elu(y[p] + b)", "value = y[p] + b"))
+    assert native_kernels.__wrapped__() is None
 
 
 def test_even_kernels_are_refused():
@@ -121,7 +183,7 @@ def _both(codec, monkeypatch):
 
 
 @torch.no_grad()
-def test_the_fast_network_gives_the_same_tokens_and_images(codec, monkeypatch):
+def test_the_fast_network_gives_the_same_tokens_and_images(codec, monkeypatch, way):
     assert is_fast(codec, torch.zeros(1))
     (latent, codes, decoded), (want, _, image) = _both(codec, monkeypatch)
     torch.testing.assert_close(latent, want, rtol=0, atol=1e-5 * float(want.std()))
@@ -144,7 +206,7 @@ def test_changed_weights_count_at_once(codec, monkeypatch):
 
 
 @torch.no_grad()
-def test_half_precision_is_near(codec, monkeypatch):
+def test_half_precision_is_near(codec, monkeypatch, way):
     codec.precision = "bf16"
     (latent, _, decoded), (want, _, image) = _both(codec, monkeypatch)
     assert 1e-5 < (latent - want).norm() / want.norm() < 0.02

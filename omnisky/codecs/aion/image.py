@@ -11,6 +11,7 @@ from torch import Tensor
 
 from omnisky.codecs.image.codec import ImageCodec
 from omnisky.codecs.image.config import ImageCodecConfig
+from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.storage import CheckpointError
 
 __all__ = ["load"]
@@ -80,12 +81,12 @@ def load(
             f"{', '.join(list(_FIELDS)[1:])}; found {dict(config)}"
         )
     known = {_FIELDS[name]: value for name, value in fields.items()}
-    codec = ImageCodec(
-        ImageCodecConfig.aion(
-            **{**known, "levels": levels, "modalities": modalities, "compat": compat or ""}
-        )
-    )
-    codec.load_state_dict(_translated(tensors, codec, levels))
+    fields = {**known, "levels": levels, "modalities": modalities, "compat": compat or ""}
+    # The tensors, pages of the file, become the parameters: no second set is made or filled.
+    with torch.device("meta"):
+        codec = ImageCodec(ImageCodecConfig.aion(**fields))
+    codec.load_state_dict(_translated(tensors, codec, levels), assign=True)
+    codec.quantiser = FSQ(levels)
     return codec
 
 

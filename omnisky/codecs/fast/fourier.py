@@ -118,7 +118,7 @@ def _both_sides(
 ) -> list[Tensor]:
     """Transform both sides of (column, row, …): for each v a matrix (rows of `real`/`full`, …)."""
     n, flat = len(first), tiles.flatten(2)
-    side = work.take("side", n, *flat.shape[1:])
+    side = work.take("convolved", n, *flat.shape[1:])
     torch.mm(first, flat.flatten(1), out=side.view(n, -1))
     sizes = [len(real)] * 2 + [len(full)] * (n // 2 - 1)
     whole = list(work.take(name, sum(sizes), flat.shape[2]).split(sizes))
@@ -136,9 +136,9 @@ def _products(spectra: list[Tensor], weight: Tensor, by: _Transforms, work: Work
     n, m = len(by.first), len(by.last)
     taps = work.take("padded", kernel, kernel, n_out, n_in).copy_(weight.permute(3, 2, 0, 1))
     first = by.first[:, :kernel].contiguous()
-    kernels = _both_sides(taps, first, by.weight_real, by.weight_full, "kernels", work)
+    kernels = _both_sides(taps, first, by.weight_real, by.weight_full, "tiles", work)
     count = spectra[0].shape[1] // n_in
-    side = work.take("side", n, m, count * n_out)
+    side = work.take("convolved", n, m, count * n_out)
     row = 0
     for spectrum, transformed in zip(spectra, kernels, strict=True):
         tiles = spectrum.view(-1, 3 * count, n_in)

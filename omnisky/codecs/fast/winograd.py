@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from omnisky.codecs.fast.native import native_kernels
 from omnisky.codecs.fast.workspace import Workspace
 
 __all__ = ["conv3x3", "conv3x3_tiles", "tile_view", "untile"]
@@ -144,5 +145,11 @@ def conv3x3(
     work: Workspace | None = None,
 ) -> Float[Tensor, "object height width output"]:
     """Convolve with zeros around the images; see `conv3x3_tiles`."""
+    work = work or Workspace()
+    kernels = native_kernels()
+    if kernels is not None and kernels.fits(x, len(weight)):
+        tiles = kernels.conv3x3_tiles(x, weight, bias, work)
+    else:
+        tiles = conv3x3_tiles(x, weight, bias, work)
     n, height, width, _ = x.shape
-    return untile(conv3x3_tiles(x, weight, bias, work), (n, height, width))
+    return untile(tiles, (n, height, width))

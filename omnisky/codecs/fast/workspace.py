@@ -15,11 +15,15 @@ class Workspace:
 
     Fresh large tensors come from the operating system page by page, which takes as long as filling
     them; a network whose layers share one workspace pays that once. A tensor is valid until the
-    next one of the same name is taken. The memory is given back with the workspace.
+    next one of the same name is taken. The memory is given back with the workspace or by `clear`.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._buffers.clear()
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return an uninitialised contiguous float32 tensor of a shape."""

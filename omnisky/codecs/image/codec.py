@@ -60,7 +60,7 @@ class ImageCodec(LearnedCodec):
     # What `with_bands` was given, by name.
     _given: Mapping[str, Band] = MappingProxyType({})
 
-    #: Of 1 x 1 and strided convolutions on a CPU without gradients: "float32" or "bf16".
+    #: Of some convolutions on a CPU without gradients: "float32" or "bf16"; see `image.fast`.
     precision: str = "float32"
 
     def __init__(self, config: ImageCodecConfig) -> None:

@@ -6,11 +6,13 @@
   to none of its other steps.
 * The table stem and the first convolution are one convolution, of the bands and a constant channel;
   so are the last convolution and the head, for the bands asked for.
+* Where there is a C compiler, the two convolutions of a unit are compiled for the machine
+  (`omnisky.codecs.fast.native`).
 * Objects go through the largest maps one at a time, and weights are transformed in pieces just
   before their use: nothing is kept between calls, so weights may change at any time.
 
-All this is exact to the rounding of float32. With the precision "bf16", 1 x 1 and strided
-convolutions are computed in bfloat16, which changes a small part of the tokens.
+All this is exact to the rounding of float32. With the precision "bf16", strided and 1 x 1
+convolutions outside the compiled units are computed in bfloat16, which changes some tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnisky.codecs.fast import Workspace, conv3x3, conv3x3_tiles, conv_fourier, tile_view
+from omnisky.codecs.fast import (
+    Workspace,
+    conv3x3,
+    conv3x3_tiles,
+    conv_fourier,
+    native_kernels,
+    tile_view,
+)
 from omnisky.codecs.image.bands import Key
 from omnisky.codecs.image.magvit import GlobalContext, ResidualUnit, Upsample
 from omnisky.codecs.image.stems import TableHead, TableStem
@@ -33,10 +42,11 @@ if TYPE_CHECKING:
 __all__ = ["decode_fast", "encode_fast", "is_fast"]
 
 # Objects at a time: on small maps they share the transforms of the weights; on the largest maps
-# one fills the cache.
-_MANY, _ONE = 8, 1
-# Numbers of a residual unit's input at a time.
-_AT_A_TIME = 2**21
+# one fills the cache. More gain little and take more memory.
+_MANY, _ONE = 4, 1
+# Numbers of a residual unit's input at a time, which take several times the memory: of the paper's
+# codec 4 objects with sides of 24, 2 of 48, 1 of 96.
+_AT_A_TIME = 1_200_000
 # Below so many channels a direct convolution is faster.
 _NARROW = 64
 
@@ -203,14 +213,14 @@ def _run(layers: Iterable[nn.Module], x: Tensor, how: _How) -> Tensor:
 def _add_unit(unit: ResidualUnit, x: Tensor, how: _How) -> None:
     """Add to x what a residual unit adds, in place."""
     spatial = _of(unit.spatial)
-    tiles = F.elu_(conv3x3_tiles(x, spatial.weight, spatial.bias, how.work))
-    if how.dtype == torch.float32:
-        mixed = how.work.take("mixed", *tiles.shape)
-        weight, bias, _ = _of(unit.mix)
-        torch.addmm(bias, tiles.flatten(0, 1), weight.flatten(1).t(), out=mixed.flatten(0, 1))
+    kernels = native_kernels()
+    if kernels is not None and kernels.fits(x, len(spatial.weight)):
+        mix = unit.mix.weight.flatten(1), _of(unit.mix).bias
+        mixed = kernels.unit(x, spatial[:2], mix, how.work)
     else:
-        mixed = _linear(tiles, unit.mix, how)
-    mixed = F.elu_(mixed).unflatten(1, (len(x), -1))
+        tiles = F.elu_(conv3x3_tiles(x, spatial.weight, spatial.bias, how.work))
+        mixed = F.elu_(_linear(tiles, unit.mix, how))
+    mixed = mixed.unflatten(1, (len(x), -1))
     gates = _gates(unit.gate, mixed)
     view = tile_view(x)
     view.addcmul_(mixed.view(view.shape), gates[:, None, None])
@@ -246,7 +256,13 @@ def _conv(x: Tensor, conv: _Conv, how: _How) -> Tensor:
     weight, bias, stride = conv
     side = weight.shape[-1]
     if stride == 1 and min(weight.shape[:2]) >= _NARROW:
-        return (conv3x3 if side == 3 else conv_fourier)(x, weight, bias, how.work)
+        if side == 3:
+            return conv3x3(x, weight, bias, how.work)
+        # One such layer among many: its memory is large, and not kept with that of others.
+        how.work.clear()
+        out = conv_fourier(x, weight, bias, how.work)
+        how.work.clear()
+        return out
     x, weight, bias = (tensor.to(how.dtype) for tensor in (x.permute(0, 3, 1, 2), weight, bias))
     out = F.conv2d(x, weight, bias, stride=stride, padding=side // 2)
     # Channels lie last in memory already, or are laid so.

@@ -1,0 +1,195 @@
+/* A residual unit's two convolutions for one CPU core: Winograd's 3 x 3 and the 1 x 1, each with its
+ * bias and ELU. The same functions in plain torch are in winograd.py; native.py compiles this file on
+ * the machine it runs on, tests it against them, and calls it from as many threads as torch has.
+ *
+ * Matrices that are multiplied are packed: rows in groups of ROWS, (group, channel, row), and
+ * columns in panels of WIDE, (channel, column), so that both are read from first to last.
+ */
+
+#include <stdint.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16, ROWS = 12 };
+#elif defined(__AVX__)
+enum { LANES = 8, ROWS = 6 };
+#else
+enum { LANES = 4, ROWS = 6 };
+#endif
+enum { WIDE = 2 * LANES, INNER = 6, FREQUENCIES = 36, PIXELS = 16 };
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
+
+#define LOAD(p) (*(const vec *)(p))
+#define STORE(p, v) (*(vec *)(p) = (v))
+/* The points are 0, ±P, ±Q and infinity. */
+#define P 0.75f
+#define Q 1.5f
+#define PP (P * P)
+#define QQ (Q * Q)
+
+long lanes(void) { return LANES; }
+long group_rows(void) { return ROWS; }
+
+static inline vec elu(vec x) {
+    vec low = (vec)((ivec)x & (ivec)(x < 0));
+    ivec tiny = low < -87.0f;
+    low = (vec)(((ivec)low & ~tiny) | ((ivec)((vec){0} - 87.0f) & tiny));
+    /* exp(low) = 2^k exp(rest), |rest| < ln(2) / 2 */
+    ivec k = __builtin_convertvector(low * 1.44269504f - 0.5f, ivec);
+    vec whole = __builtin_convertvector(k, vec);
+    vec rest = low - whole * 0.693359375f + whole * 2.12194440e-4f;
+    vec sum = 1.9875691500e-4f * rest + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    vec exponential = (sum * rest * rest + rest + 1.0f) * (vec)((k + 127) << 23);
+    ivec positive = x > 0;
+    return (vec)(((ivec)x & positive) | ((ivec)(exponential - 1.0f) & ~positive));
+}
+
+/* One side of a tile, of a kernel, and of the products; `s` apart in memory. */
+
+static inline void tile_side(const vec *d, vec *o, int s) {
+    vec p = d[4 * s] - QQ * d[2 * s], q = P * (d[3 * s] - QQ * d[s]);
+    vec r = d[4 * s] - PP * d[2 * s], t = Q * (d[3 * s] - PP * d[s]);
+    o[0] = PP * QQ * d[0] - (PP + QQ) * d[2 * s] + d[4 * s];
+    o[s] = p + q;
+    o[2 * s] = p - q;
+    o[3 * s] = r + t;
+    o[4 * s] = r - t;
+    o[5 * s] = PP * QQ * d[s] - (PP + QQ) * d[3 * s] + d[5 * s];
+}
+
+static inline void kernel_side(const vec *g, vec *o, int s) {
+    const float none = 1 / (PP * QQ), p = 1 / (2 * PP * (PP - QQ)), q = 1 / (2 * QQ * (QQ - PP));
+    vec e = g[0] + PP * g[2 * s], f = P * g[s], h = g[0] + QQ * g[2 * s], k = Q * g[s];
+    o[0] = none * g[0];
+    o[s] = p * (e + f);
+    o[2 * s] = p * (e - f);
+    o[3 * s] = q * (h + k);
+    o[4 * s] = q * (h - k);
+    o[5 * s] = g[2 * s];
+}
+
+static inline void product_side(const vec *m, vec *o, int s) {
+    vec p = m[s] + m[2 * s], q = m[s] - m[2 * s], r = m[3 * s] + m[4 * s], t = m[3 * s] - m[4 * s];
+    o[0] = m[0] + p + r;
+    o[s] = P * q + Q * t;
+    o[2 * s] = PP * p + QQ * r;
+    o[3 * s] = PP * P * q + QQ * Q * t + m[5 * s];
+}
+
+/* Tiles first … last - 1 of images with a border (object, 4 rows + 2, 4 columns + 2, channel) in
+ * Winograd's basis, packed: (frequency, group, channel, tile of group). */
+void tiles(const float *x, float *out, long objects, long rows, long columns, long channels,
+           long first, long last) {
+    long width = 4 * columns + 2, height = 4 * rows + 2;
+    long groups = (objects * rows * columns + ROWS - 1) / ROWS;
+    for (long t = first; t < last; t++) {
+        long object = t / (rows * columns), row = t / columns % rows, column = t % columns;
+        const float *from = x + ((object * height + 4 * row) * width + 4 * column) * channels;
+        float *to = out + t / ROWS * channels * ROWS + t % ROWS;
+        for (long c = 0; c < channels; c += LANES) {
+            vec d[FREQUENCIES], h[FREQUENCIES];
+            for (int a = 0; a < INNER; a++)
+                for (int b = 0; b < INNER; b++)
+                    d[INNER * a + b] = LOAD(from + (a * width + b) * channels + c);
+            for (int b = 0; b < INNER; b++) tile_side(d + b, h + b, INNER);
+            for (int a = 0; a < INNER; a++) tile_side(h + INNER * a, d + INNER * a, 1);
+            for (int f = 0; f < FREQUENCIES; f++) {
+                float *p = to + (f * groups * channels + c) * ROWS;
+                for (int l = 0; l < LANES; l++) p[l * ROWS] = d[f][l];
+            }
+        }
+    }
+}
+
+/* out (row of group, column) = a (channel, row) · b (channel, column), all packed. */
+static inline void multiply(const float *a, const float *b, vec sum[ROWS][2], long channels) {
+    for (int i = 0; i < ROWS; i++) sum[i][0] = sum[i][1] = (vec){0};
+    for (long c = 0; c < channels; c++, a += ROWS, b += WIDE) {
+        vec b0 = LOAD(b), b1 = LOAD(b + LANES);
+#pragma GCC unroll 12
+        for (int i = 0; i < ROWS; i++) {
+            sum[i][0] += a[i] * b0;
+            sum[i][1] += a[i] * b1;
+        }
+    }
+}
+
+/* Kernels (output, channel, 3, 3) of WIDE outputs: (frequency, channel, output); `turned` is
+ * scratch of 9 · channels · WIDE numbers. */
+static void kernels(const float *weight, float *out, float *turned, long channels) {
+    for (long k = 0; k < WIDE; k++)
+        for (long i = 0; i < 9 * channels; i++) turned[i * WIDE + k] = weight[k * channels * 9 + i];
+    for (long c = 0; c < channels; c++)
+        for (int half = 0; half < WIDE; half += LANES) {
+            vec g[9], h[18], u[FREQUENCIES], line[3], six[INNER];
+            for (int i = 0; i < 9; i++) g[i] = LOAD(turned + (c * 9 + i) * WIDE + half);
+            for (int b = 0; b < 3; b++) kernel_side(g + b, h + b, 3);
+            for (int a = 0; a < INNER; a++) {
+                for (int b = 0; b < 3; b++) line[b] = h[3 * a + b];
+                kernel_side(line, six, 1);
+                for (int b = 0; b < INNER; b++) u[INNER * a + b] = six[b];
+            }
+            for (int f = 0; f < FREQUENCIES; f++)
+                STORE(out + (f * channels + c) * WIDE + half, u[f]);
+        }
+}
+
+/* Outputs k … k + WIDE - 1 of the 3 x 3 convolution of packed tiles, with bias.
+ * With `packed`, ELU follows, and out is (pixel, group, output, tile of group), else
+ * (pixel, tile, output). `scratch` has (45 · channels + 36 · groups · ROWS) · WIDE numbers. */
+void convolve(const float *in, const float *weight, const float *bias, float *out, float *scratch,
+              long count, long channels, long outputs, long k, long packed) {
+    long groups = (count + ROWS - 1) / ROWS;
+    float *u = scratch + 9 * channels * WIDE, *products = u + FREQUENCIES * channels * WIDE;
+    kernels(weight + k * channels * 9, u, scratch, channels);
+    for (long f = 0; f < FREQUENCIES; f++)
+        for (long g = 0; g < groups; g++) {
+            vec sum[ROWS][2];
+            multiply(in + (f * groups + g) * channels * ROWS, u + f * channels * WIDE, sum, channels);
+            for (int i = 0; i < ROWS; i++)
+                for (int half = 0; half < 2; half++)
+                    STORE(products + ((f * groups + g) * ROWS + i) * WIDE + half * LANES, sum[i][half]);
+        }
+    for (long t = 0; t < count; t++)
+        for (int half = 0; half < WIDE; half += LANES) {
+            vec m[FREQUENCIES], h[24], y[PIXELS], b = LOAD(bias + k + half);
+            for (int f = 0; f < FREQUENCIES; f++)
+                m[f] = LOAD(products + (f * groups * ROWS + t) * WIDE + half);
+            for (int c = 0; c < INNER; c++) product_side(m + c, h + c, INNER);
+            for (int a = 0; a < 4; a++) product_side(h + INNER * a, y + 4 * a, 1);
+            for (int p = 0; p < PIXELS; p++) {
+                if (!packed) {
+                    STORE(out + (p * count + t) * outputs + k + half, y[p] + b);
+                    continue;
+                }
+                vec value = elu(y[p] + b);
+                float *to = out + ((p * groups + t / ROWS) * outputs + k + half) * ROWS + t % ROWS;
+                for (int l = 0; l < LANES; l++) to[l * ROWS] = value[l];
+            }
+        }
+}
+
+/* Outputs k … k + WIDE - 1 of the 1 x 1 convolution of packed rows (pixel, group, channel, tile of
+ * group), with bias and ELU: (pixel, tile, output). `scratch` has channels · WIDE numbers. */
+void mix(const float *in, const float *weight, const float *bias, float *out, float *scratch,
+         long count, long channels, long outputs, long k) {
+    long groups = (count + ROWS - 1) / ROWS;
+    for (long i = 0; i < WIDE; i++)
+        for (long c = 0; c < channels; c++) scratch[c * WIDE + i] = weight[(k + i) * channels + c];
+    for (long p = 0; p < PIXELS; p++)
+        for (long g = 0; g < groups; g++) {
+            vec sum[ROWS][2];
+            multiply(in + (p * groups + g) * channels * ROWS, scratch, sum, channels);
+            for (int i = 0; i < ROWS && g * ROWS + i < count; i++)
+                for (int half = 0; half < 2; half++) {
+                    long column = k + half * LANES;
+                    STORE(out + (p * count + g * ROWS + i) * outputs + column,
+                          elu(sum[i][half] + LOAD(bias + column)));
+                }
+        }
+}

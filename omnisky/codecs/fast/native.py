@@ -1,0 +1,205 @@
+"""The two convolutions of a residual unit, compiled where they run; optional.
+
+`kernels.c` does what `omnisky.codecs.fast.winograd` and torch's linear layer do, in fewer passes
+over memory. It is compiled on first use by the C compiler of the machine, in about a second and
+into a temporary folder, and used if it gives what torch gives. Without a compiler, on any
+difference, and where the environment variable ``OMNISKY_NATIVE`` is 0, plain torch does the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from omnisky.codecs.fast.workspace import Workspace
+
+__all__ = ["Kernels", "native_kernels"]
+
+_SOURCE = Path(__file__).with_name("kernels.c")
+_FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+_FREQUENCIES, _PIXELS = 36, 16
+# Of outputs of a convolution, relative to their standard deviation of about one.
+_TOLERANCE = 1e-4
+
+
+class Kernels:
+    """Call the compiled kernels on tensors, with as many threads as torch uses.
+
+    Parameters
+    ----------
+    library : path
+        Compiled `kernels.c`.
+    """
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self._rows = int(self._library.group_rows())
+        self._wide = 2 * int(self._library.lanes())
+
+    def fits(self, x: Tensor, outputs: int) -> bool:
+        """Tell whether images (object, row, column, channel) have whole tiles and lanes."""
+        _, height, width, channels = x.shape
+        whole = channels % self._wide == outputs % self._wide == height % 4 == width % 4 == 0
+        return whole and x.dtype == torch.float32
+
+    def conv3x3_tiles(self, x: Tensor, weight: Tensor, bias: Tensor, work: Workspace) -> Tensor:
+        """Do what `omnisky.codecs.fast.winograd.conv3x3_tiles` does; the result lies in "mixed"."""
+        count = x.shape[0] * x.shape[1] * x.shape[2] // _PIXELS
+        out = work.take("mixed", _PIXELS, count, len(weight))
+        self._convolve(self._tiles(x, work), weight, bias, out, work, packed=False)
+        return out
+
+    def unit(
+        self, x: Tensor, spatial: tuple[Tensor, Tensor], mix: tuple[Tensor, Tensor], work: Workspace
+    ) -> Tensor:
+        """Return elu(mix(elu(spatial(x)))) in tiles.
+
+        Parameters
+        ----------
+        x : Tensor, shape (object, row, column, channel)
+            Images.
+        spatial, mix : (weight, bias)
+            Of a 3 x 3 and of a 1 x 1 convolution.
+        work : Workspace
+            Memory to use; the result lies in its buffer "mixed".
+
+        Returns
+        -------
+        Tensor, shape (16, tile, output)
+            As of `conv3x3_tiles`.
+        """
+        tiles = self._tiles(x, work)
+        count, channels = tiles.shape[0], len(spatial[0])
+        groups = -(-count // self._rows)
+        middle = work.take("convolved", _PIXELS, groups * self._rows, channels)
+        self._convolve(tiles, *spatial, middle, work, packed=True)
+        weight, bias = (tensor.contiguous() for tensor in mix)
+        out = work.take("mixed", _PIXELS, count, len(weight))
+        sizes = count, channels, len(weight)
+        self._over_outputs("mix", channels, (middle, weight, bias, out), sizes, work)
+        return out
+
+    def _tiles(self, x: Tensor, work: Workspace) -> Tensor:
+        """Return packed tiles, seen as (tile, …)."""
+        objects, height, width, channels = x.shape
+        rows, columns = height // 4, width // 4
+        count, x = objects * rows * columns, work.padded(x, 1, 1, 1)
+        whole = -(-count // self._rows) * self._rows
+        out = work.take("tiles", whole, _FREQUENCIES, channels)
+        sizes = objects, rows, columns, channels
+        # Groups of rows: no two threads write to the same line of the cache.
+        step = -(-(whole // self._rows) // torch.get_num_threads()) * self._rows
+        self._together(
+            [
+                lambda a=start: self._call("tiles", (x, out), *sizes, a, min(a + step, count))
+                for start in range(0, count, step)
+            ]
+        )
+        return out[:count]
+
+    def _convolve(
+        self,
+        tiles: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        out: Tensor,
+        work: Workspace,
+        *,
+        packed: bool,
+    ) -> None:
+        count, channels = len(tiles), tiles.shape[-1]
+        whole = -(-count // self._rows) * self._rows
+        tensors = (tiles, weight.contiguous(), bias.contiguous(), out)
+        sizes = (count, channels, len(weight))
+        size = 45 * channels + _FREQUENCIES * whole
+        self._over_outputs("convolve", size, tensors, sizes, work, int(packed))
+
+    def _over_outputs(
+        self,
+        name: str,
+        scratch: int,
+        tensors: tuple[Tensor, ...],
+        sizes: tuple[int, ...],
+        work: Workspace,
+        *more: int,
+    ) -> None:
+        """Call a function for each panel of outputs, the threads taking equal numbers of them."""
+        outputs = sizes[-1]
+        threads = min(torch.get_num_threads(), outputs // self._wide)
+        memory = work.take("kernels", threads, scratch * self._wide)
+
+        def some(thread: int) -> None:
+            for first in range(thread * self._wide, outputs, threads * self._wide):
+                self._call(name, (*tensors, memory[thread]), *sizes, first, *more)
+
+        self._together([lambda i=i: some(i) for i in range(threads)])
+
+    def _together(self, works: list[Callable[[], None]]) -> None:
+        if len(works) == 1:
+            works[0]()
+            return
+        with ThreadPoolExecutor(len(works)) as pool:
+            for done in [pool.submit(work) for work in works]:
+                done.result()
+
+    def _call(self, name: str, tensors: tuple[Tensor, ...], *numbers: int) -> None:
+        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+        getattr(self._library, name)(*pointers, *map(ctypes.c_long, numbers))
+
+
+@cache
+def native_kernels() -> Kernels | None:
+    """Return the kernels if they can be compiled and give what torch gives, else None."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if os.environ.get("OMNISKY_NATIVE") == "0" or not compiler:
+        return None
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            library = Path(folder) / "kernels.so"
+            command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(library)]
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+            kernels = Kernels(library)
+        if _agree(kernels):
+            return kernels
+        reason = "they differ from torch"
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = str(error)
+    logging.getLogger(__name__).info("plain torch instead of compiled kernels: %s", reason)
+    return None
+
+
+@torch.no_grad()
+def _agree(kernels: Kernels) -> bool:
+    """Tell whether the kernels give what torch gives, on sizes that fill no group of rows."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    x, spatial, mix = random(2, 12, 20, 64), random(96, 64, 3, 3) / 24, random(32, 96) / 10
+    bias, mix_bias = random(96), random(32)
+    found = kernels.unit(x, (spatial, bias), (mix, mix_bias), Workspace())
+    tiles = kernels.conv3x3_tiles(x, spatial, bias, Workspace())
+    middle = F.conv2d(x.permute(0, 3, 1, 2), spatial, bias, padding=1).permute(0, 2, 3, 1)
+    wanted = F.elu(F.linear(F.elu(middle), mix, mix_bias))
+    return all(
+        torch.allclose(
+            got.view(4, 4, 2, 3, 5, -1).permute(2, 3, 0, 4, 1, 5).reshape(want.shape),
+            want,
+            rtol=0,
+            atol=_TOLERANCE,
+        )
+        for got, want in ((found, wanted), (tiles, middle))
+    )
