@@ -50,7 +50,7 @@ def write_folder(
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     *,
-    extra: Callable[[Path], None] | None = None,
+    extra: Callable[[Path], object] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write an artefact; after a failure (disk full, kill) the folder is as it was before.
@@ -86,7 +86,7 @@ def write_plain_folder(
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     *,
-    extra: Callable[[Path], None] | None = None,
+    extra: Callable[[Path], object] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write configuration and tensors as `write_folder` does, without naming kind and version.

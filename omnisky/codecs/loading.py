@@ -103,7 +103,8 @@ def load_pretrained(
     elif revision is not None:
         raise ValueError(f"revision={revision!r} is for hub ids; {source} is a folder")
     found = _one_codec(folder, modality)
-    if "omnisky_format" in _config(found):
+    # Only ours name a kind; AION-1's configurations hold sizes alone.
+    if _config(found).keys() & {"omnisky_format", "kind"}:
         if compat is not None:
             raise ValueError(
                 f"compat={compat!r} is for AION-1 codecs; {found} is a codec of omnisky's own"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from omnisky.codecs.codec import Codec
+from omnisky.codecs.codec import Codec, warn_outside
 from omnisky.codecs.loading import load_codec
 from omnisky.codecs.scalars.bank import ScalarBank
 from omnisky.codecs.tokens import Tokens
@@ -17,9 +16,6 @@ from omnisky.modalities import Measurement, Observations, UnknownModalityError
 from omnisky.storage import CheckpointError
 
 __all__ = ["Tokenizer"]
-
-# Beyond this fraction outside the training range a user should know.
-_TELL_OUTSIDE = 0.05
 
 
 class Tokenizer:
@@ -84,14 +80,7 @@ class Tokenizer:
                 others[name], their_masks[name] = self.codecs[name].encode_masked(measurement)
                 outside[name] = self.codecs[name].count_outside(measurement)
         for name, count in outside.items():
-            present = int(observations[name].present.sum())
-            if count > _TELL_OUTSIDE * present:
-                warnings.warn(
-                    f"{name}: {count} of {present} values lie outside the range this codec was "
-                    "trained on and get the outermost token; are the units right?",
-                    UserWarning,
-                    stacklevel=2,
-                )
+            warn_outside(name, count, int(observations[name].present.sum()))
         if not others:
             return Tokens.unchecked(ids, masks, len(observations))
         made = Tokens(others, their_masks)

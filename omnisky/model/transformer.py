@@ -193,7 +193,10 @@ class Transformer(nn.Module):
 
     def embed_slots(self, ids: Int[Tensor, "B S"], visible: Selection) -> Float[Tensor, "B N D"]:
         """Return the token vectors of some slots, without place vectors."""
-        needed = self.slot_modality[visible.slots[visible.mask]].unique().tolist()
+        shown = self.slot_modality[visible.slots[visible.mask]]
+        # In training all are part of the graph: the optimizer and other processes expect each
+        # weight to have a gradient, zero if need be.
+        needed = list(range(len(self.names))) if self.training else shown.unique().tolist()
         if not needed:
             return self.mask_token.expand(*visible.slots.shape, -1)
         where = torch.zeros_like(self.slot_modality)

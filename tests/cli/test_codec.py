@@ -41,7 +41,7 @@ def test_codecs_of_a_model_on_real_stars(run, tiny_model, tmp_path):
     assert xp["data"] == "gaia-apogee-mini, split test"
     assert xp["mock"] is False
     assert xp["objects"] == 74
-    assert xp["reconstruction"]["r2_median"] > 0.9
+    assert xp["reconstruction"]["r2_of_single_objects_median"] > 0.9
     assert xp["codec_report"]["chi2_per_pixel_median"] == pytest.approx(
         xp["reconstruction"]["chi2_per_pixel_median"], rel=1e-3
     )
@@ -150,7 +150,7 @@ def test_figures_of_spectra_and_scalars():
     assert found["chi2_per_pixel_median"] == pytest.approx(1, rel=1e-5)
     fine = np.linspace(395, 705, 2000)
     there = Spectrum(np.outer([1, 2, 3.0], np.sin(fine / 30)), wavelength=fine)
-    assert dict(_FIGURES["Spectrum"](measured, there, np.inf))["r2_median"] > 0.9999
+    assert dict(_FIGURES["Spectrum"](measured, there, np.inf))["r2_of_single_objects_median"] > 0.9999
     angle, turned = Scalar(np.array([1.0, 359])), Scalar(np.array([359.0, 358]))
     assert dict(_FIGURES["Scalar"](angle, turned, 360))["error_median"] == pytest.approx(1.5)
 

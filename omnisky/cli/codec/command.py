@@ -61,7 +61,7 @@ def codec(
     seed : int
         Seed of the mock universe.
     out : Path, optional
-        Folder to write; runs/report-<codec> by default.
+        Folder to write; runs/report-NAME by default.
     reading : Reading
         How to read a table.
     """
@@ -122,7 +122,7 @@ def _write(source: str, found: list[tuple[Codec, Looked]], folder: Path) -> None
         (work / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for name, told in report["modalities"].items():
         print(f"{name}, {told['objects']} objects of {told['data']}:")
-        for key, value in told["reconstruction"].items():
+        for key, value in (told["reconstruction"] | told["codec_report"]).items():
             print(f"  {key.replace('_', ' ')}: {value:.4g}")
         for group in told["vocabulary"]:
             used = f"{group['codes_used']:.1%} used by {group['seen']}"

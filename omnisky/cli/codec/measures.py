@@ -139,11 +139,17 @@ def _of_scalars(measurement: Any, decoded: Any, circle: float):
 def _of_rows(measurement: Any, decoded: Any, circle: float):
     """χ² a pixel of each object, 0 for a copy with its noise, 1 for a perfect model; and R²."""
     flux, model = alike(measurement, decoded)
-    good = measurement.mask & np.isfinite(model)
-    if decoded.mask.shape == good.shape:
-        # What is decoded as bad has no value to compare.
-        good &= decoded.mask
-    count = np.maximum(good.sum(1), 1)
+    measured = measurement.mask & np.isfinite(model)
+    good = measured
+    if decoded.mask.shape == measured.shape:
+        # What is decoded as bad has no value to compare; how much that is must be known.
+        good = measured & decoded.mask
+        yield "pixels_not_compared", 1 - good.sum() / max(measured.sum(), 1)
+    rows = good.any(1)
+    measurement, flux, model, good = measurement[rows], flux[rows], model[rows], good[rows]
+    if not rows.any():
+        return
+    count = good.sum(1)
     difference = np.where(good, model - flux, 0).astype(np.float64)
     known = good & (measurement.ivar > 0)
     if known.any():
@@ -153,7 +159,8 @@ def _of_rows(measurement: Any, decoded: Any, circle: float):
         yield "chi2_per_pixel_90", np.quantile(chi2, 0.9)
     mean = np.where(good, flux, 0).sum(1, dtype=np.float64) / count
     spread = np.where(good, (flux - mean[:, None]) ** 2, 0).sum(1, dtype=np.float64)
-    yield "r2_median", np.median(1 - (difference**2).sum(1) / np.maximum(spread, 1e-300))
+    of_each = 1 - (difference**2).sum(1) / np.maximum(spread, 1e-300)
+    yield "r2_of_single_objects_median", np.median(of_each)
 
 
 def _of_images(measurement: Any, decoded: Any, circle: float):

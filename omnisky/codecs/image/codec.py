@@ -313,19 +313,6 @@ class ImageCodec(LearnedCodec):
         present = torch.from_numpy(images.present)[:, None]
         return torch.where(present, all_ids, 0), present.expand(-1, all_ids.shape[1]).clone()
 
-    def _check_ids(self, ids: Tensor, mask: Tensor | None) -> None:
-        if ids.ndim != 2 or ids.dtype.is_floating_point or ids.shape[1] != self.n_tokens:
-            raise ValueError(
-                f"token ids of {self.modality!r} must be integers of shape (object, "
-                f"{self.n_tokens}); found {tuple(ids.shape)} of {ids.dtype}"
-            )
-        real = ids if mask is None else ids[mask]
-        if real.numel() and (real.min() < 0 or real.max() >= self.n_codes):
-            raise ValueError(
-                f"token ids of {self.modality!r} lie in 0 … {self.n_codes - 1}; found "
-                f"{int(real.min())} … {int(real.max())}"
-            )
-
     @torch.no_grad()
     def decode(
         self,
@@ -367,7 +354,7 @@ class ImageCodec(LearnedCodec):
                 f"found {', '.join(map(repr, unknown)) or 'none'}"
             )
         if not self.config.compat:
-            self._check_ids(ids, mask)
+            self.check_ids(ids, mask)
         there = torch.ones(len(ids), dtype=torch.bool) if mask is None else mask.all(1)
         flux = [
             self._decode_batch(torch.where(good[:, None], part, 0), keys)

@@ -62,7 +62,11 @@ class LFQ(nn.Module):
         soft assignment of each vector, to be small (a clear decision), less the entropy of the mean
         assignment, to be large (all codes in use).
         """
-        z = z.float().flatten(0, -2)
+        # In half precision the logits, some thousands, would be rounded to several units.
+        with torch.autocast(z.device.type, enabled=False):
+            return self._losses(z.float().flatten(0, -2))
+
+    def _losses(self, z: Float[Tensor, "vector dim"]) -> tuple[Tensor, Tensor]:
         commitment = F.mse_loss(z, torch.where(z > 0, 1.0, -1.0))
         codebook = self.indices_to_codes(torch.arange(self.n_codes, device=z.device))
         log_p = (2 * self.inverse_temperature * z @ codebook.T).log_softmax(-1)

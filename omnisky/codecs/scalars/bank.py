@@ -15,11 +15,14 @@ from torch import Tensor
 
 from omnisky.codecs.codec import Codec
 from omnisky.codecs.quantisers.quantile import find_bins, padded
-from omnisky.codecs.scalars.scalar import ScalarCodec, check_ids
+from omnisky.codecs.scalars.scalar import ScalarCodec
 from omnisky.codecs.tokens import Rows
 from omnisky.modalities import Measurement, Scalar
 
 __all__ = ["ScalarBank"]
+
+# Subsets of modalities, in an order, that tables are kept for.
+_MOST_TABLES = 64
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class _Tables:
 
     place: dict[str, int]
     held: tuple[Tensor, ...]
-    versions: list[int]
+    versions: tuple[int, ...]
     edges: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -109,26 +112,45 @@ class ScalarBank:
         Raises
         ------
         ValueError
-            If an id that exists is not in the vocabulary.
+            If an id that exists is not in the vocabulary, or a scalar has more than one token.
         """
         tables = self._tables(tuple(ids))
+        for name, of_one in ids.items():
+            if of_one.shape[1] != 1:
+                self._codecs[name].check_ids(of_one, masks[name])
         shape = len(ids), -1
         given = torch.cat(list(ids.values())).numpy().reshape(shape)
         mask = torch.cat([masks[name] for name in ids]).numpy().reshape(shape)
         wrong = ((given < 0) | (given >= tables.vocabulary)) & mask
         if np.count_nonzero(wrong):
             for name, of_one in ids.items():
-                check_ids(of_one, masks[name], self._codecs[name])
+                self._codecs[name].check_ids(of_one, masks[name])
         value = tables.means.take(given * mask + tables.first) * mask
         nothing = np.zeros_like(value)
         rows = zip(value, nothing, mask, strict=True)
         return {name: _scalar(*row) for name, row in zip(ids, rows, strict=True)}
 
     def _tables(self, names: tuple[str, ...]) -> _Tables:
+        codecs = {name: self._codecs[name] for name in names}
         tables = self._stacked.get(names)
-        if tables is None or [t._version for t in tables.held] != tables.versions:
-            tables = self._stacked[names] = _stack({name: self._codecs[name] for name in names})
+        held = _buffers(codecs)
+        fresh = tables is not None and all(a is b for a, b in zip(tables.held, held, strict=True))
+        if tables is None or not fresh or _versions(held) != tables.versions:
+            if len(self._stacked) >= _MOST_TABLES:
+                self._stacked.clear()
+            tables = self._stacked[names] = _stack(codecs)
         return tables
+
+
+def _buffers(codecs: Mapping[str, ScalarCodec]) -> tuple[Tensor, ...]:
+    """Return what the stacked tables were made of; writing to or replacing any makes them stale."""
+    bins = [codec.bins for codec in codecs.values()]
+    return tuple(tensor for one in bins for tensor in (one.edges, one.means, one.limits))
+
+
+def _versions(held: tuple[Tensor, ...]) -> tuple[int, ...]:
+    # Tensors of inference mode cannot be written to outside of it, and count no versions.
+    return tuple(0 if tensor.is_inference() else tensor._version for tensor in held)
 
 
 def _plain(codec: ScalarCodec) -> bool:
@@ -144,13 +166,12 @@ def _stack(by_name: Mapping[str, ScalarCodec]) -> _Tables:
     for i, codec in enumerate(codecs):
         edges[i, : codec.config.bins - 1] = codec.bins.edges[0].numpy()
         means[i, : codec.config.bins] = codec.bins.means[0].numpy()
-    # Tensors of inference mode cannot be written to outside of it, and count no versions.
-    held = tuple(c.bins.edges for c in codecs if not c.bins.edges.is_inference())
+    held = _buffers(by_name)
     limits = np.stack([codec.bins.limits[0].numpy() for codec in codecs])
     return _Tables(
         place={name: i for i, name in enumerate(by_name)},
         held=held,
-        versions=[t._version for t in held],
+        versions=_versions(held),
         edges=padded(edges),
         low=limits[:, :1].copy(),
         high=limits[:, 1:].copy(),

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from omnisky.codecs.codec import Codec, TokenGroup
 from omnisky.codecs.quantisers.quantile import QuantileBins
-from omnisky.codecs.scalars.scalar import check_ids
 from omnisky.codecs.scalars.scales import Scale, Table, fit_table
 from omnisky.modalities import Coefficients, Measurement
 
@@ -149,7 +148,7 @@ class CoefficientsCodec(Codec):
         return torch.where(good, ids, 0), good
 
     def decode(self, ids: Tensor, mask: Tensor | None = None) -> Coefficients:
-        check_ids(ids, mask, self)
+        self.check_ids(ids, mask)
         good = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         ids = torch.where(good, ids, 0)
         norm = torch.ones(())

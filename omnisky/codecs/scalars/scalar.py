@@ -16,7 +16,7 @@ from omnisky.codecs.scalars.scales import Scale, Table, fit_table, grid_table
 from omnisky.codecs.scalars.streaming import Chunks, store_chunks
 from omnisky.modalities import Measurement, Scalar
 
-__all__ = ["ScalarCodec", "ScalarCodecConfig", "check_ids"]
+__all__ = ["ScalarCodec", "ScalarCodecConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class ScalarCodec(Codec):
         return torch.where(mask, ids, 0), mask
 
     def decode(self, ids: Tensor, mask: Tensor | None = None) -> Scalar:
-        check_ids(ids, mask, self)
+        self.check_ids(ids, mask)
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         ids = torch.where(mask, ids, 0)
         value = self.bins.decode(ids[:, :1])
@@ -221,36 +221,6 @@ class ScalarCodec(Codec):
         if self.config.scale == "circular":
             return 0
         return int((self.bins.outside(value) & mask).sum())
-
-
-def check_ids(ids: Tensor, mask: Tensor | None, codec: Codec) -> None:
-    """Check ids that exist against a codec whose tokens share one vocabulary.
-
-    Parameters
-    ----------
-    ids, mask : Tensor, shape (object, token)
-        Ids, and which of them exist; without a mask all do.
-    codec : Codec
-        The codec that is to decode them.
-
-    Raises
-    ------
-    ValueError
-        If the shape is another one, or an id that exists is not in the vocabulary.
-    """
-    name, count, vocabulary = codec.modality, codec.n_tokens, codec.vocab_size
-    shaped = ids.ndim == 2 and ids.shape[1] == count and not ids.is_floating_point()
-    if not shaped or (mask is not None and mask.shape != ids.shape):
-        raise ValueError(
-            f"token ids of {name!r} must be integers of shape (object, {count}), with a mask of "
-            f"the same shape; found {ids.dtype} of shape {tuple(ids.shape)}"
-        )
-    there = ids if mask is None else ids[mask]
-    if there.numel() and (there.min() < 0 or there.max() >= vocabulary):
-        raise ValueError(
-            f"token ids of {name!r} lie in 0 … {vocabulary - 1}; found {int(there.min())} … "
-            f"{int(there.max())}, which mean nothing. Leave such ids out where they are chosen"
-        )
 
 
 def _values_of(measurement: Measurement, modality: str) -> tuple[Tensor, Tensor]:

@@ -256,7 +256,7 @@ class LatentSpectrumCodec(LearnedCodec):
             declared = modalities().get(self.modality)
             wavelength = self.grid.wavelength if declared is None else declared.wavelength
         wavelength = np.asarray(wavelength, dtype=np.float64)
-        there = self._there(ids, mask)
+        there = self.check_ids(ids, mask).all(1)
         flux, bad = self.reconstruct(torch.where(there[:, None], ids, 0), wavelength)
         good = bad.numpy() <= threshold
         if not self.config.compat:
@@ -264,25 +264,6 @@ class LatentSpectrumCodec(LearnedCodec):
         good &= there.numpy()[:, None]
         ivar = np.where(good, 1.0, 0.0) if self.config.compat else None
         return Spectrum(flux.numpy(), ivar, good, wavelength)
-
-    def _there(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Check ids and return which objects have all their tokens."""
-        if ids.ndim != 2 or ids.shape[1] != self.n_tokens or ids.is_floating_point():
-            raise ValueError(
-                f"spectra of {self.modality!r} have {self.n_tokens} integer tokens each; found "
-                f"ids of shape {tuple(ids.shape)}, {ids.dtype}"
-            )
-        there = torch.ones(len(ids), dtype=torch.bool) if mask is None else mask.all(1)
-        vocabulary = torch.tensor([g.vocab_size for g in self.groups for _ in range(g.n_tokens)])
-        wrong = ((ids < 0) | (ids >= vocabulary)) & there[:, None]
-        if wrong.any():
-            row, column = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"{int(wrong.sum())} token ids of {self.modality!r} are not in the vocabulary; the "
-                f"first is object {row}, token {column}: {int(ids[row, column])}, allowed are 0 … "
-                f"{int(vocabulary[column]) - 1}"
-            )
-        return there
 
     def values(self) -> Tensor:
         """Return the level of each normalisation token on its log10 scale, shape (1, bins)."""

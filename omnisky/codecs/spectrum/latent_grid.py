@@ -94,7 +94,8 @@ class LatentGrid:
         outside the spectrum. The inverse error falls to zero towards a pixel that is not good.
         """
         at = self.onto(wavelength, flux.device)
-        if good.all():
+        # Only where every gap is bridged: a spectrum's tokens must not depend on its company.
+        if good.all() and np.diff(self._angstrom(wavelength)).max() <= 10 * self.gap_nm:
             return at.interpolate(flux), at.interpolate(istd)
         points = torch.from_numpy(self._angstrom(wavelength)).to(flux.device)
         own = torch.from_numpy(self._own_angstrom()).to(flux.device)

@@ -275,6 +275,7 @@ class SampledSpectrumCodec(LearnedCodec):
     @torch.no_grad()
     def decode(self, ids: Tensor, mask: Tensor | None = None) -> Spectrum:
         """Return spectra in the modality's unit; their ivar is zero (unknown)."""
+        self.check_ids(ids, mask)
         directions = self.config.n_amplitudes
         norm, token, codes = ids.to(self.centre.device).split(
             [1, directions, self.autoencoder.n_patches], dim=1

@@ -153,8 +153,8 @@ class CatalogCodec(Codec):
 
     def decode(self, ids: Tensor, mask: Tensor | None = None) -> Catalog:
         """Return catalogues; sources without all their tokens come back absent."""
-        mask = self.existing(ids) if mask is None else mask & self.existing(ids)
-        self._check_ids(ids, mask)
+        mask = self.check_ids(ids, mask)
+        mask = mask & self.existing(ids)
         first = int(self.config.count)
         shape = (len(ids), self.config.sources, _PER_SOURCE)
         known = mask[:, first:].reshape(shape).all(-1) & mask[:, :1]
@@ -208,18 +208,6 @@ class CatalogCodec(Codec):
         wide = ((0, 0), (0, max(0, most - known.shape[1])))
         columns = (getattr(measurement, name)[:, :most] for name in (*CATALOG_COLUMNS, "mask"))
         return Catalog(*(np.pad(column, wide) for column in columns))
-
-    def _check_ids(self, ids: Tensor, mask: Tensor) -> None:
-        first = 0
-        for group in self.groups:
-            part = slice(first, first + group.n_tokens)
-            found = ids[:, part][mask[:, part]]
-            if found.numel() and (found.min() < 0 or found.max() >= group.vocab_size):
-                raise ValueError(
-                    f"token ids of {self.modality!r}, tokens {first} … {part.stop - 1}, lie in 0 … "
-                    f"{group.vocab_size - 1}; found {int(found.min())} … {int(found.max())}"
-                )
-            first += group.n_tokens
 
     @property
     def _cell(self) -> float:

@@ -175,28 +175,13 @@ class SegmentationCodec(LearnedCodec):
     @torch.no_grad()
     def decode(self, ids: Tensor, mask: Tensor | None = None) -> SegmentationMap:
         """Return maps; those of objects without all their tokens are absent."""
-        known = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        self._check_ids(ids, known)
-        known = known.all(1)
+        known = self.check_ids(ids, mask).all(1)
         ids = torch.where(known[:, None], ids, 0).to(self.encode_proj.weight.device)
         grid: Int[Tensor, "object y x"] = ids.unflatten(1, (self.side, self.side))
         fields = [self._maps(self.fsq.indices_to_codes(part)) for part in grid.split(_BATCH)]
         field = torch.cat(fields)[:, 0].clamp(0, 1).cpu()
         good = known.cpu()[:, None, None].expand(field.shape)
         return SegmentationMap(field.numpy(), good.numpy(), self.config.pixel_scale_arcsec)
-
-    def _check_ids(self, ids: Tensor, mask: Tensor) -> None:
-        found = ids[mask]
-        if ids.shape[1] != self.n_tokens:
-            raise ValueError(
-                f"modality {self.modality!r} has {self.n_tokens} tokens; found {ids.shape[1]}. "
-                "Were they made by another codec?"
-            )
-        if found.numel() and (found.min() < 0 or found.max() >= self.n_codes):
-            raise ValueError(
-                f"token ids of {self.modality!r} lie in 0 … {self.n_codes - 1}; found "
-                f"{int(found.min())} … {int(found.max())}"
-            )
 
     def values(self) -> None:
         return None

@@ -22,8 +22,9 @@ _Batches = list[tuple[str, dict[str, Tensor]]]
 class CodecObjective:
     """Train a codec of one or several modalities on objects of one or several sources.
 
-    The loss is a mean over objects: each source's mean counts by its number of objects in the
-    batch, so that splitting a batch over processes changes nothing.
+    Each source's loss counts by its number of objects in the batch. Where a codec's own loss is a
+    mean over objects, splitting a batch over processes changes nothing; where it is one over good
+    pixels, a process whose objects have few of them counts for as much as the others.
 
     Parameters
     ----------

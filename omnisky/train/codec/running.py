@@ -40,7 +40,7 @@ def train_codec(
     out : path
         Folder of codec folders: ``<out>/<modality>/``, or ``<out>/<kind>/`` for a codec of several
         modalities. The run of a learned codec is kept in ``<out>/<name>-run``; if it was
-        interrupted, it goes on.
+        interrupted before its codec was written, it goes on.
 
     Returns
     -------
@@ -97,8 +97,8 @@ def _train_learned(
     objective = CodecObjective(codec, parts)
     train(objective, plan.train, run)
     if in_main_process():
-        codec.eval().cpu().save(final)
-        write_json(_report(objective, plan), final / "report.json")
+        report = _report(objective, plan)
+        codec.eval().cpu().save(final, extra=lambda work: write_json(report, work / "report.json"))
 
 
 def _samples(parts: Sequence[Part], count: int) -> dict[str, Measurement]:

@@ -260,6 +260,14 @@ class NativeSpectrumCodec(LearnedCodec):
         flux, covered = pixels.read(said["smooth"] + residual, there)
         return flux, pixels.read(decoded.logit.flatten(1), there)[0], covered
 
+    def existing(self, ids: Tensor) -> Tensor:
+        """Return the tokens of the bins that the survey's own grid reaches, shape (object, token)."""
+        grid = declaration(self.modality).wavelength
+        bins = self._pixels(grid).bins_with(np.ones((1, len(grid)), dtype=bool))
+        known = np.ones((1, self.n_tokens - bins.shape[1]), dtype=bool)
+        there = torch.from_numpy(np.concatenate([known, bins], axis=1))
+        return there.to(ids.device).expand(len(ids), -1).clone()
+
     @torch.no_grad()
     def encode_masked(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
         ids, masks = [], []
@@ -308,8 +316,7 @@ class NativeSpectrumCodec(LearnedCodec):
         self, ids: Tensor, mask: Tensor | None, wavelength: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return flux, chance of being good (0 without a token), and where there are tokens."""
-        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        self._check(ids, mask)
+        mask = self.check_ids(ids, mask)
         first = 2 + self.config.n_amplitudes
         device = self.directions.mean.device
         ids, mask = torch.where(mask, ids, 0).to(device), mask.to(device)
@@ -329,25 +336,6 @@ class NativeSpectrumCodec(LearnedCodec):
             return nothing, nothing, nothing > 0
         together = (torch.cat(parts).cpu().numpy() for parts in (flux, chance, covered))
         return next(together), next(together), next(together)
-
-    def _check(self, ids: Tensor, mask: Tensor) -> None:
-        """Refuse ids that are not in the vocabulary."""
-        if ids.ndim != 2 or ids.shape != mask.shape or ids.shape[1] != self.n_tokens:
-            raise ValueError(
-                f"tokens of {self.modality!r} have shape (object, {self.n_tokens}), their mask "
-                f"too; found {tuple(ids.shape)} and {tuple(mask.shape)}"
-            )
-        first = 0
-        for group in self.groups:
-            last = first + group.n_tokens
-            part = ids[:, first:last][mask[:, first:last]]
-            if len(part) and (part.min() < 0 or part.max() >= group.vocab_size):
-                raise ValueError(
-                    f"token ids {first} … {last - 1} of {self.modality!r} lie in 0 … "
-                    f"{group.vocab_size - 1}; found {int(part.min())} … {int(part.max())}. They "
-                    "are of another codec"
-                )
-            first = last
 
     def values(self) -> Tensor:
         parts = (self.norm_bins, self.noise_bins, self.amplitude_bins)
