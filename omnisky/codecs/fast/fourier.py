@@ -113,45 +113,61 @@ def _tiles(x: Tensor, kernel: int, work: Workspace) -> Tensor:
     return gathered.view(inner, inner, n * rows * columns, channels)
 
 
-def _both_sides(
-    tiles: Tensor, first: Tensor, real: Tensor, full: Tensor, name: str, work: Workspace
-) -> list[Tensor]:
-    """Transform both sides of (column, row, …): for each v a matrix (rows of `real`/`full`, …)."""
-    n, flat = len(first), tiles.flatten(2)
-    side = work.take("convolved", n, *flat.shape[1:])
-    torch.mm(first, flat.flatten(1), out=side.view(n, -1))
-    sizes = [len(real)] * 2 + [len(full)] * (n // 2 - 1)
-    whole = list(work.take(name, sum(sizes), flat.shape[2]).split(sizes))
-    for v, out in enumerate(whole):
-        if v < 2:
-            torch.mm(real, side[v], out=out)
-        else:
-            torch.mm(full, side[2 * v - 2 : 2 * v].flatten(0, 1), out=out)
-    return whole
+def _one_side(tiles: Tensor, first: Tensor, work: Workspace) -> Tensor:
+    """Transform the columns of (column, row, …) to (v, row, rest)."""
+    flat = tiles.flatten(2)
+    side = work.take("side", len(first), *flat.shape[1:])
+    torch.mm(first, flat.flatten(1), out=side.view(len(first), -1))
+    return side
 
 
-def _products(spectra: list[Tensor], weight: Tensor, by: _Transforms, work: Workspace) -> Tensor:
+def _other_side(side: Tensor, v: int, real: Tensor, full: Tensor, out: Tensor) -> None:
+    """Transform the rows of the v-th of v = 0, n/2, 1, 2, … into `out`."""
+    if v < 2:
+        torch.mm(real, side[v], out=out)
+    else:
+        torch.mm(full, side[2 * v - 2 : 2 * v].flatten(0, 1), out=out)
+
+
+def _spectra(x: Tensor, kernel: int, by: _Transforms, work: Workspace) -> tuple[Tensor, ...]:
+    """Return for each v the frequencies of all tiles, shape (row, tile · channel)."""
+    count, height, width, channels = x.shape
+    tiles = -(-height // _TILE) * -(-width // _TILE)
+    sizes = [len(by.tile_real)] * 2 + [len(by.tile_full)] * (len(by.first) // 2 - 1)
+    out = work.take("spectra", sum(sizes), count, tiles * channels)
+    # One object at a time: what lies between is larger than the result.
+    for i in range(count):
+        side = _one_side(_tiles(x[i : i + 1], kernel, work), by.first, work)
+        for v, rows in enumerate(out[:, i].split(sizes)):
+            _other_side(side, v, by.tile_real, by.tile_full, rows)
+    return out.flatten(1).split(sizes)
+
+
+def _products(
+    spectra: tuple[Tensor, ...], weight: Tensor, by: _Transforms, work: Workspace
+) -> Tensor:
     """Return outputs (column, row, tile, output) of the tiles' spectra for a block of outputs."""
     n_out, n_in, kernel, _ = weight.shape
     n, m = len(by.first), len(by.last)
     taps = work.take("padded", kernel, kernel, n_out, n_in).copy_(weight.permute(3, 2, 0, 1))
-    first = by.first[:, :kernel].contiguous()
-    kernels = _both_sides(taps, first, by.weight_real, by.weight_full, "tiles", work)
+    side = _one_side(taps, by.first[:, :kernel].contiguous(), work)
     count = spectra[0].shape[1] // n_in
-    side = work.take("convolved", n, m, count * n_out)
+    back = work.take("back", n, m, count * n_out)
     row = 0
-    for spectrum, transformed in zip(spectra, kernels, strict=True):
+    for v, spectrum in enumerate(spectra):
         tiles = spectrum.view(-1, 3 * count, n_in)
-        pair = transformed.view(len(tiles), 2, n_out, n_in).transpose(2, 3)
+        kernels = work.take("kernels", 2 * len(tiles), n_out * n_in)
+        _other_side(side, v, by.weight_real, by.weight_full, kernels)
+        pair = kernels.view(len(tiles), 2, n_out, n_in).transpose(2, 3)
         out = work.take("products", len(tiles), 2 * count, n_out)
         torch.bmm(tiles[:, : 2 * count], pair[:, 0], out=out)
         # A correlation: the weight's spectrum is conjugated.
         out.baddbmm_(tiles[:, count:], pair[:, 1])
-        back, height = (by.back_real, 1) if row < 2 else (by.back_full, 2)
-        torch.mm(back, out.view(-1, count * n_out), out=side[row : row + height].flatten(0, 1))
+        matrix, height = (by.back_real, 1) if v < 2 else (by.back_full, 2)
+        torch.mm(matrix, out.view(-1, count * n_out), out=back[row : row + height].flatten(0, 1))
         row += height
     out = work.take("block", m, m, count, n_out)
-    torch.mm(by.last, side.flatten(1), out=out.view(m, -1))
+    torch.mm(by.last, back.flatten(1), out=out.view(m, -1))
     return out
 
 
@@ -183,8 +199,7 @@ def conv_fourier(
     work = work or Workspace()
     count, height, width, _ = x.shape
     by = _transforms(_TILE + kernel - 1, kernel)
-    tiles = _tiles(x, kernel, work)
-    spectra = _both_sides(tiles, by.first, by.tile_real, by.tile_full, "spectra", work)
+    spectra = _spectra(x, kernel, by, work)
     rows, columns = -(-height // _TILE), -(-width // _TILE)
     out = x.new_empty(count, rows, _TILE, columns, _TILE, n_out)
     for start in range(0, n_out, _OUTPUTS):
