@@ -150,7 +150,9 @@ def test_figures_of_spectra_and_scalars():
     assert found["chi2_per_pixel_median"] == pytest.approx(1, rel=1e-5)
     fine = np.linspace(395, 705, 2000)
     there = Spectrum(np.outer([1, 2, 3.0], np.sin(fine / 30)), wavelength=fine)
-    assert dict(_FIGURES["Spectrum"](measured, there, np.inf))["r2_of_single_objects_median"] > 0.9999
+    assert (
+        dict(_FIGURES["Spectrum"](measured, there, np.inf))["r2_of_single_objects_median"] > 0.9999
+    )
     angle, turned = Scalar(np.array([1.0, 359])), Scalar(np.array([359.0, 358]))
     assert dict(_FIGURES["Scalar"](angle, turned, 360))["error_median"] == pytest.approx(1.5)
 
