@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
