@@ -261,7 +261,7 @@ class NativeSpectrumCodec(LearnedCodec):
         return flux, pixels.read(decoded.logit.flatten(1), there)[0], covered
 
     def existing(self, ids: Tensor) -> Tensor:
-        """Return the tokens of the bins that the survey's own grid reaches, shape (object, token)."""
+        """Return the tokens of bins that the survey's own grid reaches, shape (object, token)."""
         grid = declaration(self.modality).wavelength
         bins = self._pixels(grid).bins_with(np.ones((1, len(grid)), dtype=bool))
         known = np.ones((1, self.n_tokens - bins.shape[1]), dtype=bool)
