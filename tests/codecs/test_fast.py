@@ -141,18 +141,21 @@ def test_even_kernels_are_refused():
         conv_fourier(x, weight, bias)
 
 
-@pytest.fixture
-def codec():
+def _codec(**changes):
     """Return an untrained codec with the layers of the paper's, smaller, gates open."""
     torch.manual_seed(1)
-    codec = ImageCodec(
-        ImageCodecConfig.aion(size=32, compressions=1, hidden=128, units=1, projection=20)
-    )
+    usual = {"size": 32, "compressions": 1, "hidden": 128, "units": 1, "projection": 20}
+    codec = ImageCodec(ImageCodecConfig.aion(**(usual | changes)))
     for module in codec.modules():
         if isinstance(module, GlobalContext):
             torch.nn.init.normal_(module.excite.weight, std=0.2)
             torch.nn.init.zeros_(module.excite.bias)
     return codec.eval()
+
+
+@pytest.fixture
+def codec():
+    return _codec()
 
 
 def _inputs(count=5):
@@ -193,6 +196,24 @@ def test_the_fast_network_gives_the_same_tokens_and_images(codec, monkeypatch, w
     assert len(ids.unique()) > 20
     assert (decoded - image).norm() / image.norm() < 1e-5
     assert decoded.shape == (5, 2, 32, 32)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mask_channel": True, "projection": 64, "kernel": 5},
+        {"compressions": 0, "hidden": 64, "kernel": 1},
+        {"compressions": 2, "hidden": 256, "kernel": 3},
+    ],
+    ids=["stem by itself", "one resolution", "three"],
+)
+def test_other_shapes_of_network(changes, monkeypatch):
+    codec = _codec(**changes)
+    assert is_fast(codec, torch.zeros(1))
+    (latent, _, decoded), (want, _, image) = _both(codec, monkeypatch)
+    torch.testing.assert_close(latent, want, rtol=0, atol=1e-5 * float(want.std()))
+    assert (decoded - image).norm() / image.norm() < 1e-5
 
 
 @torch.no_grad()

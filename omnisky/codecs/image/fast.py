@@ -131,8 +131,9 @@ def decode_fast(
     """Return compressed flux (object, band, y, x) of codes (object, row, column, dim)."""
     how = _how(codec)
     layers = list(codec.decoder.layers)
-    last_upsampling = max(i for i, layer in enumerate(layers) if isinstance(layer, Upsample))
-    small, large = layers[:last_upsampling], layers[last_upsampling:]
+    upsampling = [i for i, layer in enumerate(layers) if isinstance(layer, Upsample)]
+    last = upsampling[-1] if upsampling else len(layers)
+    small, large = layers[:last], layers[last:]
     folded = _folded_head(codec, bands)
 
     def leave(x: Tensor, part: slice) -> Tensor:
@@ -255,7 +256,7 @@ def _conv(x: Tensor, conv: _Conv, how: _How) -> Tensor:
     """Apply a convolution with a border of half its side."""
     weight, bias, stride = conv
     side = weight.shape[-1]
-    if stride == 1 and min(weight.shape[:2]) >= _NARROW:
+    if stride == 1 and side > 1 and min(weight.shape[:2]) >= _NARROW:
         if side == 3:
             return conv3x3(x, weight, bias, how.work)
         # One such layer among many: its memory is large, and not kept with that of others.
