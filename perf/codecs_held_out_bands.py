@@ -250,7 +250,7 @@ def draw(
         number = images.bands.index(band)
         light = aperture_fluxes(images.flux[:, [number]], images.offset_pixels, 8)[:, 0]
         order = np.argsort(light)
-        for place in np.linspace(0.5, 0.97, 2):
+        for place in np.linspace(0.5, 0.85, 2):
             i = order[int(place * (len(order) - 1))]
             noise = float(np.median(images.ivar[i, number])) ** -0.5
             pictures = {"measured": images.flux[i, number]}
@@ -266,7 +266,7 @@ def draw(
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_title(title, fontsize=7)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
 
 
 def _nircam_rows(images: Image, decoded: np.ndarray) -> list[tuple[str, dict, float]]:
