@@ -84,9 +84,15 @@ def test_objects_of_a_store_are_those_of_a_split(run, toy, tmp_path):
             chosen = split_by_id(np.arange(100)) == "test"
         present = toy_codec.objects("one", 100).observations["one_spectrum"].present
         assert read(out)["modalities"]["one_spectrum"]["objects"] == (chosen & present).sum()
-    code, _, error = run("codec", "report", toy, "--data", tmp_path / "one", "--out", "x")
+    lacking = "has no 'two_spectrum'; it has one_spectrum"
+    other = [*command[:-1], "two_spectrum"]
+    code, _, error = run(*other, "--out", tmp_path / "x")
     assert code == 2
-    assert "has no 'two_spectrum'; it has one_spectrum" in error
+    assert lacking in error
+    # Those not asked for by name are left out, and that is said.
+    code, printed, _ = run(*command[:-2], "--out", tmp_path / "both")
+    assert code == 0
+    assert lacking in " ".join(printed.split())
 
 
 def test_objects_of_a_table(run, tiny_model, stars_file, tmp_path):

@@ -63,8 +63,9 @@ def _coordinate(name: str, words: str, low: float, high: float) -> Modality:
         survey="gaia",
         unit="deg",
         ucd=f"pos.eq.{name};meta.main",
-        column=name,
-        error_column=f"{name}_error",
+        # With its table: ra and dec of any user's table are places, not a measurement by Gaia.
+        column=f"gaia_source.{name}",
+        error_column=f"gaia_source.{name}_error",
         description=f"Gaia {words}, ICRS, at the reference epoch of its release",
         valid_range=(low, high),
         bibcodes=(_MISSION, _DR3, _ASTROMETRY),

@@ -98,7 +98,7 @@ def test_bad_input_gets_one_clear_error(map_codec, maps):
     ids = map_codec.encode(maps[:2])
     with pytest.raises(ValueError, match=r"lie in 0 … 999; found 0 … 1000"):
         map_codec.decode(torch.where(ids == ids[0, 0], 1000, 0))
-    with pytest.raises(ValueError, match="has 144 tokens; found 143"):
+    with pytest.raises(ValueError, match=r"shape \(object, 144\).*143"):
         map_codec.decode(ids[:, 1:])
     with pytest.raises(ValueError, match="multiple of"):
         SegmentationCodecConfig(modality="a", size=90)
