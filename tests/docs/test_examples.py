@@ -132,7 +132,7 @@ BEFORE = {"stream-matched-pairs": "README.md"}
 def test_codec_example_runs():
     *_, example = blocks(ROOT / "README.md", "python")
     names: dict = {}
-    exec(example, names)
+    exec(f"import omnisky\n{example}", names)
     again = names["codec"].decode(names["tokens"])
     assert len(again) == len(names["tokens"])
 

@@ -10,6 +10,9 @@ from omnisky.modalities import Coefficients, Observations, Scalar
 from omnisky.surveys import modality
 from omnisky.surveys.gaia import arms
 
+# Values of these tests lie where they may; that the warning is given is tested in test_codec.py.
+pytestmark = pytest.mark.filterwarnings("ignore:.*lie outside the range this codec")
+
 
 def stars(count, seed=0):
     """Return coefficients of stars that differ in colour and, much more, in brightness."""

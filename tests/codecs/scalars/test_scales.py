@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from omnisky.codecs import ScalarCodec, ScalarCodecConfig, load_codec
 from omnisky.modalities import Scalar
 
+# Values of these tests lie where they may; that the warning is given is tested in test_codec.py.
+pytestmark = pytest.mark.filterwarnings("ignore:.*lie outside the range this codec")
+
 
 def faint_fluxes(count=20_000, seed=0):
     """Return fluxes with noise of one, some bright."""
@@ -152,7 +155,7 @@ def test_scales_that_make_no_sense_are_refused():
 
 def test_wrong_shapes_of_ids_are_refused():
     codec = ScalarCodec.grid("desi_z", 0.0, 1.0)
-    with pytest.raises(ValueError, match=r"integers of shape \(object, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(object, 1\)"):
         codec.decode(torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"found torch\.float32"):
         codec.decode(torch.zeros(3, 1))

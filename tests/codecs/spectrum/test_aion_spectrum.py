@@ -12,6 +12,9 @@ from omnisky.codecs import Codec, LatentSpectrumCodec
 from omnisky.modalities import Spectrum, UnknownModalityError
 from omnisky.storage import CheckpointError
 
+# Values of these tests lie where they may; that the warning is given is tested in test_codec.py.
+pytestmark = pytest.mark.filterwarnings("ignore:.*lie outside the range this codec")
+
 COMPAT = "aion-0.0.2"
 
 

@@ -11,6 +11,9 @@ from omnisky.codecs.spectrum.figures import reconstruction_figures
 from omnisky.codecs.spectrum.latent_grid import LatentGrid
 from omnisky.modalities import Scalar, Spectrum
 
+# Values of these tests lie where they may; that the warning is given is tested in test_codec.py.
+pytestmark = pytest.mark.filterwarnings("ignore:.*lie outside the range this codec")
+
 CONFIG = LatentSpectrumCodecConfig(
     modalities=("desi_spectrum", "sdss_spectrum", "lamost_spectrum"),
     wavelength_nm=(350.0, 0.32, 2176),
@@ -155,13 +158,13 @@ def test_wrong_input_is_refused(codec, spectra):
 
 def test_wrong_tokens_are_refused(codec, spectra):
     ids = codec.encode(spectra)
-    with pytest.raises(ValueError, match="69 integer tokens each"):
+    with pytest.raises(ValueError, match="shape .object, 69."):
         codec.decode(ids[:, :-1])
-    with pytest.raises(ValueError, match="69 integer tokens each"):
+    with pytest.raises(ValueError, match="shape .object, 69."):
         codec.decode(ids.float())
     for wrong in (-1, 1024):
         ids[3, 7] = wrong
-        with pytest.raises(ValueError, match=f"object 3, token 7: {wrong}"):
+        with pytest.raises(ValueError, match=f"tokens 1 … 68, lie in 0 … 1023; found .*{wrong}"):
             codec.decode(ids)
 
 
