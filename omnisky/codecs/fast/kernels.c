@@ -1,11 +1,13 @@
-/* A residual unit's two convolutions for one CPU core: Winograd's 3 x 3 and the 1 x 1, each with its
- * bias and ELU. The same functions in plain torch are in winograd.py; native.py compiles this file on
- * the machine it runs on, tests it against them, and calls it from as many threads as torch has.
+/* A residual unit's two convolutions on CPU cores: Winograd's 3 x 3 and the 1 x 1, each with its bias
+ * and ELU. The same functions in plain torch are in winograd.py; native.py compiles this file on the
+ * machine it runs on, tests it against them, and calls it. Threads are those of OpenMP, which torch
+ * uses too: threads of another kind would find the cores taken by torch's, which wait for work.
  *
  * Matrices that are multiplied are packed: rows in groups of ROWS, (group, channel, row), and
  * columns in panels of WIDE, (channel, column), so that both are read from first to last.
  */
 
+#include <omp.h>
 #include <stdint.h>
 
 #if defined(__AVX512F__)
@@ -81,28 +83,33 @@ static inline void product_side(const vec *m, vec *o, int s) {
     o[3 * s] = PP * P * q + QQ * Q * t + m[5 * s];
 }
 
-/* Tiles first … last - 1 of images with a border (object, 4 rows + 2, 4 columns + 2, channel) in
- * Winograd's basis, packed: (frequency, group, channel, tile of group). */
+/* A tile of an image in Winograd's basis, for all channels, to one of the rows of its group. */
+static void tile(const float *from, float *to, long width, long groups, long channels) {
+    for (long c = 0; c < channels; c += LANES) {
+        vec d[FREQUENCIES], h[FREQUENCIES];
+        for (int a = 0; a < INNER; a++)
+            for (int b = 0; b < INNER; b++)
+                d[INNER * a + b] = LOAD(from + (a * width + b) * channels + c);
+        for (int b = 0; b < INNER; b++) tile_side(d + b, h + b, INNER);
+        for (int a = 0; a < INNER; a++) tile_side(h + INNER * a, d + INNER * a, 1);
+        for (int f = 0; f < FREQUENCIES; f++) {
+            float *p = to + (f * groups * channels + c) * ROWS;
+            for (int l = 0; l < LANES; l++) p[l * ROWS] = d[f][l];
+        }
+    }
+}
+
+/* Images with a border (object, 4 rows + 2, 4 columns + 2, channel) in Winograd's basis, packed:
+ * (frequency, group, channel, tile of group). */
 void tiles(const float *x, float *out, long objects, long rows, long columns, long channels,
-           long first, long last) {
-    long width = 4 * columns + 2, height = 4 * rows + 2;
-    long groups = (objects * rows * columns + ROWS - 1) / ROWS;
-    for (long t = first; t < last; t++) {
+           long threads) {
+    long width = 4 * columns + 2, height = 4 * rows + 2, count = objects * rows * columns;
+    long groups = (count + ROWS - 1) / ROWS;
+#pragma omp parallel for num_threads(threads)
+    for (long t = 0; t < count; t++) {
         long object = t / (rows * columns), row = t / columns % rows, column = t % columns;
         const float *from = x + ((object * height + 4 * row) * width + 4 * column) * channels;
-        float *to = out + t / ROWS * channels * ROWS + t % ROWS;
-        for (long c = 0; c < channels; c += LANES) {
-            vec d[FREQUENCIES], h[FREQUENCIES];
-            for (int a = 0; a < INNER; a++)
-                for (int b = 0; b < INNER; b++)
-                    d[INNER * a + b] = LOAD(from + (a * width + b) * channels + c);
-            for (int b = 0; b < INNER; b++) tile_side(d + b, h + b, INNER);
-            for (int a = 0; a < INNER; a++) tile_side(h + INNER * a, d + INNER * a, 1);
-            for (int f = 0; f < FREQUENCIES; f++) {
-                float *p = to + (f * groups * channels + c) * ROWS;
-                for (int l = 0; l < LANES; l++) p[l * ROWS] = d[f][l];
-            }
-        }
+        tile(from, out + t / ROWS * channels * ROWS + t % ROWS, width, groups, channels);
     }
 }
 
@@ -139,11 +146,10 @@ static void kernels(const float *weight, float *out, float *turned, long channel
         }
 }
 
-/* Outputs k … k + WIDE - 1 of the 3 x 3 convolution of packed tiles, with bias.
- * With `packed`, ELU follows, and out is (pixel, group, output, tile of group), else
- * (pixel, tile, output). `scratch` has (45 · channels + 36 · groups · ROWS) · WIDE numbers. */
-void convolve(const float *in, const float *weight, const float *bias, float *out, float *scratch,
-              long count, long channels, long outputs, long k, long packed) {
+/* Outputs k … k + WIDE - 1 of `convolve`. */
+static void convolve_some(const float *in, const float *weight, const float *bias, float *out,
+                          float *scratch, long count, long channels, long outputs, long packed,
+                          long k) {
     long groups = (count + ROWS - 1) / ROWS;
     float *u = scratch + 9 * channels * WIDE, *products = u + FREQUENCIES * channels * WIDE;
     kernels(weight + k * channels * 9, u, scratch, channels);
@@ -174,10 +180,21 @@ void convolve(const float *in, const float *weight, const float *bias, float *ou
         }
 }
 
-/* Outputs k … k + WIDE - 1 of the 1 x 1 convolution of packed rows (pixel, group, channel, tile of
- * group), with bias and ELU: (pixel, tile, output). `scratch` has channels · WIDE numbers. */
-void mix(const float *in, const float *weight, const float *bias, float *out, float *scratch,
-         long count, long channels, long outputs, long k) {
+/* The 3 x 3 convolution of packed tiles, with bias. With `packed`, ELU follows, and out is (pixel,
+ * group, output, tile of group), else (pixel, tile, output). `scratch` has for each thread
+ * (45 · channels + 36 · groups · ROWS) · WIDE numbers. */
+void convolve(const float *in, const float *weight, const float *bias, float *out, float *scratch,
+              long count, long channels, long outputs, long packed, long threads) {
+    long size = (45 * channels + FREQUENCIES * ((count + ROWS - 1) / ROWS) * ROWS) * WIDE;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (long k = 0; k < outputs; k += WIDE)
+        convolve_some(in, weight, bias, out, scratch + omp_get_thread_num() * size, count, channels,
+                      outputs, packed, k);
+}
+
+/* Outputs k … k + WIDE - 1 of `mix`. */
+static void mix_some(const float *in, const float *weight, const float *bias, float *out,
+                     float *scratch, long count, long channels, long outputs, long k) {
     long groups = (count + ROWS - 1) / ROWS;
     for (long i = 0; i < WIDE; i++)
         for (long c = 0; c < channels; c++) scratch[c * WIDE + i] = weight[(k + i) * channels + c];
@@ -192,4 +209,14 @@ void mix(const float *in, const float *weight, const float *bias, float *out, fl
                           elu(sum[i][half] + LOAD(bias + column)));
                 }
         }
+}
+
+/* The 1 x 1 convolution of packed rows (pixel, group, channel, tile of group), with bias and ELU:
+ * (pixel, tile, output). `scratch` has for each thread channels · WIDE numbers. */
+void mix(const float *in, const float *weight, const float *bias, float *out, float *scratch,
+         long count, long channels, long outputs, long threads) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (long k = 0; k < outputs; k += WIDE)
+        mix_some(in, weight, bias, out, scratch + omp_get_thread_num() * channels * WIDE, count,
+                 channels, outputs, k);
 }

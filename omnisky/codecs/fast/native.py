@@ -14,8 +14,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +26,7 @@ from omnisky.codecs.fast.workspace import Workspace
 __all__ = ["Kernels", "native_kernels"]
 
 _SOURCE = Path(__file__).with_name("kernels.c")
-_FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _FREQUENCIES, _PIXELS = 36, 16
 # Of outputs of a convolution, relative to their standard deviation of about one.
 _TOLERANCE = 1e-4
@@ -82,32 +80,28 @@ class Kernels:
         """
         tiles = self._tiles(x, work)
         count, channels = tiles.shape[0], len(spatial[0])
-        groups = -(-count // self._rows)
-        middle = work.take("convolved", _PIXELS, groups * self._rows, channels)
+        middle = work.take("convolved", _PIXELS, self._whole(count), channels)
         self._convolve(tiles, *spatial, middle, work, packed=True)
         weight, bias = (tensor.contiguous() for tensor in mix)
         out = work.take("mixed", _PIXELS, count, len(weight))
-        sizes = count, channels, len(weight)
-        self._over_outputs("mix", channels, (middle, weight, bias, out), sizes, work)
+        scratch = work.take("kernels", torch.get_num_threads(), channels * self._wide)
+        tensors = (middle, weight, bias, out, scratch)
+        self._call("mix", tensors, count, channels, len(weight), len(scratch))
         return out
 
     def _tiles(self, x: Tensor, work: Workspace) -> Tensor:
         """Return packed tiles, seen as (tile, …)."""
         objects, height, width, channels = x.shape
         rows, columns = height // 4, width // 4
-        count, x = objects * rows * columns, work.padded(x, 1, 1, 1)
-        whole = -(-count // self._rows) * self._rows
-        out = work.take("tiles", whole, _FREQUENCIES, channels)
-        sizes = objects, rows, columns, channels
-        # Groups of rows: no two threads write to the same line of the cache.
-        step = -(-(whole // self._rows) // torch.get_num_threads()) * self._rows
-        self._together(
-            [
-                lambda a=start: self._call("tiles", (x, out), *sizes, a, min(a + step, count))
-                for start in range(0, count, step)
-            ]
-        )
+        count = objects * rows * columns
+        out = work.take("tiles", self._whole(count), _FREQUENCIES, channels)
+        sizes = (objects, rows, columns, channels, torch.get_num_threads())
+        self._call("tiles", (work.padded(x, 1, 1, 1), out), *sizes)
         return out[:count]
+
+    def _whole(self, count: int) -> int:
+        """Return the number of rows in the groups that hold so many."""
+        return -(-count // self._rows) * self._rows
 
     def _convolve(
         self,
@@ -120,39 +114,10 @@ class Kernels:
         packed: bool,
     ) -> None:
         count, channels = len(tiles), tiles.shape[-1]
-        whole = -(-count // self._rows) * self._rows
-        tensors = (tiles, weight.contiguous(), bias.contiguous(), out)
-        sizes = (count, channels, len(weight))
-        size = 45 * channels + _FREQUENCIES * whole
-        self._over_outputs("convolve", size, tensors, sizes, work, int(packed))
-
-    def _over_outputs(
-        self,
-        name: str,
-        scratch: int,
-        tensors: tuple[Tensor, ...],
-        sizes: tuple[int, ...],
-        work: Workspace,
-        *more: int,
-    ) -> None:
-        """Call a function for each panel of outputs, the threads taking equal numbers of them."""
-        outputs = sizes[-1]
-        threads = min(torch.get_num_threads(), outputs // self._wide)
-        memory = work.take("kernels", threads, scratch * self._wide)
-
-        def some(thread: int) -> None:
-            for first in range(thread * self._wide, outputs, threads * self._wide):
-                self._call(name, (*tensors, memory[thread]), *sizes, first, *more)
-
-        self._together([lambda i=i: some(i) for i in range(threads)])
-
-    def _together(self, works: list[Callable[[], None]]) -> None:
-        if len(works) == 1:
-            works[0]()
-            return
-        with ThreadPoolExecutor(len(works)) as pool:
-            for done in [pool.submit(work) for work in works]:
-                done.result()
+        size = (45 * channels + _FREQUENCIES * self._whole(count)) * self._wide
+        scratch = work.take("kernels", torch.get_num_threads(), size)
+        tensors = (tiles, weight.contiguous(), bias.contiguous(), out, scratch)
+        self._call("convolve", tensors, count, channels, len(weight), int(packed), len(scratch))
 
     def _call(self, name: str, tensors: tuple[Tensor, ...], *numbers: int) -> None:
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
