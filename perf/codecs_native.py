@@ -25,8 +25,8 @@ import numpy as np
 
 from omnisky.bench.cards import environment
 from omnisky.codecs import Codec
+from omnisky.codecs.figures import r_squared
 from omnisky.codecs.spectrum.native import NativeSpectrumCodec
-from omnisky.codecs.spectrum.native.quality import r_squared
 from omnisky.mock import Universe
 from omnisky.mock.population import draw_with_fluxes
 from omnisky.mock.spectra import DesiModel, SdssModel

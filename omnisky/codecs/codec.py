@@ -9,17 +9,33 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from omnisky.modalities import Measurement, UnknownModalityError
+from omnisky.modalities import (
+    Catalog,
+    Coefficients,
+    Measurement,
+    Scalar,
+    SegmentationMap,
+    Spectrum,
+    UnknownModalityError,
+)
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
 __all__ = ["Codec", "LearnedCodec", "TokenGroup", "warn_outside"]
 
+Kind = TypeVar("Kind", bound=Measurement)
+_IN_WORDS: dict[type, str] = {
+    Scalar: "a scalar",
+    Spectrum: "a spectrum",
+    Coefficients: "coefficients",
+    Catalog: "a catalog",
+    SegmentationMap: "a map",
+}
 # Beyond this fraction outside the training range a user should know.
 _TELL_OUTSIDE = 0.05
 
@@ -136,6 +152,15 @@ class Codec(nn.Module):
                 "present]), or use encode_masked, which also says which tokens exist"
             )
         return ids
+
+    def expect(self, measurement: object, kind: type[Kind]) -> Kind:
+        """Return a measurement if it is of a kind; else raise `TypeError`."""
+        if not isinstance(measurement, kind):
+            raise TypeError(
+                f"modality {self.modality!r} is {_IN_WORDS[kind]}; found a "
+                f"{type(measurement).__name__}"
+            )
+        return measurement
 
     def check_ids(self, ids: Tensor, mask: Tensor | None = None) -> Bool[Tensor, "object token"]:
         """Check ids that are to be decoded; return which exist, by `existing` without a mask.

@@ -17,7 +17,7 @@ import numpy as np
 from astropy.wcs import WCS
 
 from omnisky.surveys import hsc, legacysurvey
-from omnisky.surveys.coadds import Brick, Coadd, Wanted, first_image, scale_of, wcs_of
+from omnisky.surveys.coadds import Brick, Coadd, Wanted, first_image, scale_of, unit_vectors, wcs_of
 from omnisky.surveys.survey import Survey
 
 __all__ = ["Bricks"]
@@ -179,7 +179,7 @@ class Bricks:
         """
         ra = np.asarray(ra_deg, dtype=np.float64) % 360.0
         dec = np.asarray(dec_deg, dtype=np.float64)
-        positions = _unit_vectors(ra, dec)
+        positions = unit_vectors(ra, dec)
         found = np.full(len(ra), -1, dtype=np.int64)
         # Of two candidates the one with the lower number is better: 2 for a foreign area, plus the
         # distance of the centre, a chord below 2.
@@ -308,7 +308,7 @@ class Bricks:
         shape = header["NAXIS2"], header["NAXIS1"]
         x, y = (np.array([0.5, 0.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.0, 1.0, 0.0, 1.0]))
         sky = wcs.all_pix2world(x * shape[1] - 0.5, y * shape[0] - 0.5, 0)
-        vectors = _unit_vectors(*sky)
+        vectors = unit_vectors(*sky)
         radius = float(np.linalg.norm(vectors[1:] - vectors[0], axis=1).max())
         edges = [header.get(key) for key in ("RAMIN", "RAMAX", "DECMIN", "DECMAX")]
         bounds: Any = tuple(map(float, edges)) if None not in edges else None
@@ -341,10 +341,4 @@ class Bricks:
             geometry = self._geometry_or_none(number)
             return None if geometry is None else (geometry.centre, geometry.radius)
         reach = 2.0 * np.sin(np.radians(brick.centre_error_deg) / 2.0)
-        return _unit_vectors(*np.array(brick.centre_deg)[:, None])[0], float(reach)
-
-
-def _unit_vectors(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
-    """Return directions as unit vectors, shape (object, 3)."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
+        return unit_vectors(*np.array(brick.centre_deg)[:, None])[0], float(reach)

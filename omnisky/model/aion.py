@@ -204,7 +204,7 @@ def read_released(folder: Path, *, compat: str | None = None) -> Transformer:
     config = released_config(json.loads((folder / "config.json").read_text()), compat)
     with torch.device("meta"):
         network = Transformer(config)
-    network.load_state_dict(_ours(tensors, config, network), assign=True)
+    network.load_state_dict(_ours(tensors, network), assign=True)
     # Made on no device along with the weights.
     for name, buffer in layout_buffers(config).items():
         setattr(network, name, buffer)
@@ -240,11 +240,11 @@ def released_tokenizer(folder: Path, compat: str | None = None) -> Tokenizer | N
     return Tokenizer(codecs) if codecs else None
 
 
-def _ours(tensors: dict[str, Tensor], config: ModelConfig, network: Transformer) -> dict:
+def _ours(tensors: dict[str, Tensor], network: Transformer) -> dict:
     """Return the release's tensors under our names; every one is used or known to be unused."""
     wanted, left = network.state_dict(), dict(tensors)
     found: dict[str, Tensor] = {}
-    for ours, theirs in _names(wanted, config):
+    for ours, theirs in _names(wanted):
         given = [left.pop(name) for name in theirs if name in left]
         if not given:
             raise CheckpointError(f"the checkpoint lacks {theirs[0]}; is the file complete?")
@@ -262,9 +262,9 @@ def _ours(tensors: dict[str, Tensor], config: ModelConfig, network: Transformer)
     return found
 
 
-def _names(wanted: Mapping[str, Tensor], config: ModelConfig) -> Iterator[tuple[str, list[str]]]:
+def _names(wanted: Mapping[str, Tensor]) -> Iterator[tuple[str, list[str]]]:
     """Yield each name of ours with the names that the release may use for it."""
-    keys = {modality.name: key for key in DOMAINS for modality in [_modality(key)]}
+    keys = {domain.names[0]: key for key, domain in DOMAINS.items()}
     for name in wanted:
         room, _, rest = name.partition(".")
         if room not in ("embeddings", "logits", "modality_vectors"):
@@ -327,7 +327,7 @@ def write_released(network: Transformer, folder: str | os.PathLike) -> Path:
 
 def _theirs(network: Transformer) -> Iterator[tuple[str, Tensor]]:
     wanted = network.state_dict()
-    for ours, names in _names(wanted, network.config):
+    for ours, names in _names(wanted):
         tensor = wanted[ours]
         yield names[0], tensor.reshape(1, 1, -1) if names[0].endswith("mod_emb") else tensor
         owner, _, last = names[0].rpartition(".")

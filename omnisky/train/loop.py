@@ -18,10 +18,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from omnisky.codecs.figures import usage_figures
 from omnisky.train import checkpoint as checkpoints
 from omnisky.train.checkpoint import Checkpoint
 from omnisky.train.config import TrainConfig
-from omnisky.train.log import Averages, ProgressBar, RunLog, usage_figures
+from omnisky.train.log import Averages, ProgressBar, RunLog
 from omnisky.train.optim import (
     MovingAverage,
     build_optimizer,

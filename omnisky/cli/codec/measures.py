@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from omnisky.codecs import Codec, LearnedCodec
+from omnisky.codecs.figures import chi2_figures, usage_figures
 from omnisky.modalities import Measurement
-from omnisky.train.log import usage_figures
 
 __all__ = ["alike", "measure"]
 
@@ -151,12 +151,7 @@ def _of_rows(measurement: Any, decoded: Any, circle: float):
         return
     count = good.sum(1)
     difference = np.where(good, model - flux, 0).astype(np.float64)
-    known = good & (measurement.ivar > 0)
-    if known.any():
-        chi2 = np.where(known, difference**2 * measurement.ivar, 0).sum(1)
-        chi2 = (chi2 / np.maximum(known.sum(1), 1))[known.any(1)]
-        yield "chi2_per_pixel_median", np.median(chi2)
-        yield "chi2_per_pixel_90", np.quantile(chi2, 0.9)
+    yield from chi2_figures(difference**2 * measurement.ivar, good & (measurement.ivar > 0)).items()
     mean = np.where(good, flux, 0).sum(1, dtype=np.float64) / count
     spread = np.where(good, (flux - mean[:, None]) ** 2, 0).sum(1, dtype=np.float64)
     of_each = 1 - (difference**2).sum(1) / np.maximum(spread, 1e-300)
@@ -170,14 +165,9 @@ def _of_images(measurement: Any, decoded: Any, circle: float):
         own = measurement.bands.index(band)
         side = flux.shape[2:]
         mask, ivar = (middle(a[:, own], side) for a in (measurement.mask, measurement.ivar))
-        good = (mask & (ivar > 0)).reshape(len(flux), -1)
         error = (model[:, number] - flux[:, number]).astype(np.float64)
-        chi2 = np.where(good, (error**2 * ivar).reshape(good.shape), 0).sum(1)
-        there = good.any(1)
-        if there.any():
-            chi2 = chi2[there] / good[there].sum(1)
-            yield f"{band}_chi2_per_pixel_median", np.median(chi2)
-            yield f"{band}_chi2_per_pixel_90", np.quantile(chi2, 0.9)
+        for name, value in chi2_figures(error**2 * ivar, mask & (ivar > 0)).items():
+            yield f"{band}_{name}", value
         both = [np.where(mask, a[:, number], 0).sum((1, 2)) for a in (flux, model)]
         there = both[0] > 0
         if there.any():

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from omnisky.codecs.codec import Codec
+from omnisky.codecs.quantisers.quantile import means_in_bins
 from omnisky.codecs.scalars.coefficients import CoefficientsCodec, CoefficientsCodecConfig
 from omnisky.codecs.scalars.scalar import ScalarCodec, ScalarCodecConfig
 from omnisky.codecs.scalars.scales import Table
@@ -213,9 +214,7 @@ def _means(tops: Tensor, reservoir: Tensor | None, compression: _Compression) ->
         return means  # not the sample that the table was made of
     index = torch.searchsorted(tops[:-1].contiguous(), reservoir.float()).numpy()
     sampled = compression.back(reservoir.double()).numpy()
-    count = np.bincount(index, minlength=len(means))
-    total = np.bincount(index, weights=sampled, minlength=len(means))
-    return np.where(count > 0, total / np.maximum(count, 1), means)
+    return means_in_bins(index, sampled, means)
 
 
 def _crossings(compress: Callable[[Tensor], Tensor], tops: Tensor) -> np.ndarray:

@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from omnisky.codecs.figures import chi2_figures, code_usage
 from omnisky.modalities import Image
 
 if TYPE_CHECKING:
@@ -46,24 +46,12 @@ def reconstruction_report(codec: ImageCodec, images: Image) -> dict[str, float]:
     figures: dict[str, float] = {"objects": float(len(ids)), "tokens": float(codec.n_tokens)}
     good = mask & (ivar > 0)
     if good.any():
-        chi2 = _of_object((decoded - flux) ** 2 * ivar, good)
-        floor2 = (codec.config.error_floor * flux) ** 2
-        floored = _of_object((decoded - flux) ** 2 * ivar / (1 + ivar * floor2), good)
-        figures["chi2_per_pixel_median"] = float(np.median(chi2))
-        figures["chi2_per_pixel_90"] = float(np.quantile(chi2, 0.9))
-        figures["chi2_per_pixel_floored_median"] = float(np.median(floored))
+        chi2 = (decoded - flux) ** 2 * ivar
+        floored = chi2_figures(chi2 / (1 + ivar * (codec.config.error_floor * flux) ** 2), good)
+        figures |= chi2_figures(chi2, good)
+        figures["chi2_per_pixel_floored_median"] = floored["chi2_per_pixel_median"]
     figures |= _flux_figures(images, decoded, (rows, columns))
-    counts = torch.bincount(ids.flatten(), minlength=codec.n_codes).double()
-    share = counts / counts.sum()
-    figures["codes_used_fraction"] = float((counts > 0).double().mean())
-    figures["code_entropy_bits"] = float(-(share * share.clamp(min=1e-300).log2()).sum())
-    return figures
-
-
-def _of_object(chi2: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Return the mean over good pixels of objects that have some."""
-    count = good.sum((1, 2, 3))
-    return np.where(good, chi2, 0).sum((1, 2, 3), dtype=np.float64)[count > 0] / count[count > 0]
+    return figures | code_usage(ids, codec.n_codes)
 
 
 def aperture_fluxes(

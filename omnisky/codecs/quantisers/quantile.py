@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["QuantileBins", "find_bins", "padded", "quantile_table"]
+__all__ = ["QuantileBins", "find_bins", "means_in_bins", "padded", "quantile_table"]
 
 # From so many values on, the search without branches is faster.
 _MANY = 512
@@ -45,11 +45,23 @@ def quantile_table(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarra
         )
     edges = np.quantile(values, np.arange(1, bins) / bins)
     index = np.searchsorted(edges, values, side="right")
-    count = np.bincount(index, minlength=bins)
-    total = np.bincount(index, weights=values, minlength=bins)
     border = np.concatenate([values[:1], edges, values[-1:]])
-    middle = (border[:-1] + border[1:]) / 2
-    return edges, np.where(count > 0, total / np.maximum(count, 1), middle)
+    return edges, means_in_bins(index, values, (border[:-1] + border[1:]) / 2)
+
+
+def means_in_bins(index: np.ndarray, values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Return the mean of the values in each bin.
+
+    Parameters
+    ----------
+    index, values : array, shape (value,)
+        Which bin each value is in, and the values.
+    otherwise : array, shape (bin,)
+        What empty bins get.
+    """
+    count = np.bincount(index, minlength=len(otherwise))
+    total = np.bincount(index, weights=values, minlength=len(otherwise))
+    return np.where(count > 0, total / np.maximum(count, 1), otherwise)
 
 
 def padded(edges: np.ndarray) -> np.ndarray:

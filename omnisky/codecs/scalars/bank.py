@@ -85,9 +85,8 @@ class ScalarBank:
         """
         scalars = [m for m in measurements.values() if isinstance(m, Scalar)]
         if len(scalars) < len(measurements):
-            wrong = {n: m for n, m in measurements.items() if not isinstance(m, Scalar)}
-            name, other = next(iter(wrong.items()))
-            raise TypeError(f"modality {name!r} is a scalar; found a {type(other).__name__}")
+            for name, measurement in measurements.items():
+                self._codecs[name].expect(measurement, Scalar)
         names = tuple(measurements)
         tables = self._tables(names)
         shape = len(names), len(scalars[0])

@@ -183,10 +183,7 @@ class CoefficientsCodec(Codec):
         return int(beyond.sum())
 
     def _checked(self, measurement: Measurement) -> Coefficients:
-        if not isinstance(measurement, Coefficients):
-            raise TypeError(
-                f"modality {self.modality!r} is coefficients; found a {type(measurement).__name__}"
-            )
+        measurement = self.expect(measurement, Coefficients)
         if measurement.value.shape[1] != self.config.n_coefficients:
             raise ValueError(
                 f"{self.modality} has {self.config.n_coefficients} coefficients; found "

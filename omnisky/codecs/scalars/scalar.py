@@ -171,7 +171,7 @@ class ScalarCodec(Codec):
         return (TokenGroup(kind="ordinal", n_tokens=n_tokens, vocab_size=bins),)
 
     def encode_masked(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
-        value, mask = _values_of(measurement, self.modality)
+        value, mask = _values_of(self.expect(measurement, Scalar))
         if self.config.scale == "circular":
             origin = self.bins.limits[0, 0]
             value = origin + torch.remainder(value - origin, self.config.period)
@@ -217,14 +217,12 @@ class ScalarCodec(Codec):
         return torch.cat([self.bins.means, place[None]])
 
     def count_outside(self, measurement: Measurement) -> int:
-        value, mask = _values_of(measurement, self.modality)
+        value, mask = _values_of(self.expect(measurement, Scalar))
         if self.config.scale == "circular":
             return 0
         return int((self.bins.outside(value) & mask).sum())
 
 
-def _values_of(measurement: Measurement, modality: str) -> tuple[Tensor, Tensor]:
-    if not isinstance(measurement, Scalar):
-        raise TypeError(f"modality {modality!r} is a scalar; found a {type(measurement).__name__}")
-    mask = torch.from_numpy(np.ascontiguousarray(measurement.mask))[:, None]
-    return torch.from_numpy(np.ascontiguousarray(measurement.value))[:, None], mask
+def _values_of(scalar: Scalar) -> tuple[Tensor, Tensor]:
+    mask = torch.from_numpy(np.ascontiguousarray(scalar.mask))[:, None]
+    return torch.from_numpy(np.ascontiguousarray(scalar.value))[:, None], mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from omnisky.codecs.spectrum.native.quality import area_under_roc, r_squared
+from omnisky.codecs.figures import area_under_roc, chi2_figures, r_squared
 from omnisky.modalities import Spectrum
 
 __all__ = ["reconstruction_figures"]
@@ -40,16 +40,11 @@ def reconstruction_figures(
     x = np.where(good, spectra.flux, 0.0).astype(np.float64)
     scale = np.ma.median(np.ma.array(np.abs(x), mask=~good), axis=1).filled(1.0)[:, None]
     scale = np.where(scale > 0, scale, 1.0)
-    chi2 = (np.where(good, flux - x, 0.0) ** 2 * spectra.ivar).sum(1)
-    known = (good & (spectra.ivar > 0)).sum(1)
     figures = {}
     if good.any():
         figures["r2"] = r_squared(x, flux, good)
         figures["r2_shape"] = r_squared(x / scale, flux / scale, good)
-    if known.any():
-        chi2 = chi2[known > 0] / known[known > 0]
-        figures["chi2_per_pixel_median"] = float(np.median(chi2))
-        figures["chi2_per_pixel_90"] = float(np.quantile(chi2, 0.9))
+    figures |= chi2_figures((flux - x) ** 2 * spectra.ivar, good & (spectra.ivar > 0))
     truth = ~spectra.mask[:, within]
     if 0 < truth.sum() < truth.size:
         figures["mask_auc"] = area_under_roc(bad[:, within].ravel(), truth.ravel())

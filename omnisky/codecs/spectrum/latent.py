@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
+from omnisky.codecs.figures import code_usage
 from omnisky.codecs.quantisers import FSQ, LFQ, GridBins
 from omnisky.codecs.spectrum.convnext import ConvNextDecoder, ConvNextEncoder
 from omnisky.codecs.spectrum.figures import reconstruction_figures
 from omnisky.codecs.spectrum.latent_config import LatentSpectrumCodecConfig
 from omnisky.codecs.spectrum.latent_grid import LatentGrid
-from omnisky.codecs.spectrum.native.quality import code_usage
 from omnisky.modalities import Measurement, Spectrum
 from omnisky.surveys import modalities
 
@@ -106,11 +106,7 @@ class LatentSpectrumCodec(LearnedCodec):
         return flux, ivar, good
 
     def _check(self, measurement: Measurement) -> None:
-        if not isinstance(measurement, Spectrum):
-            raise TypeError(
-                f"modality {self.modality!r} is a spectrum; found a {type(measurement).__name__}"
-            )
-        found, grid = measurement.wavelength, self.grid.wavelength
+        found, grid = self.expect(measurement, Spectrum).wavelength, self.grid.wavelength
         if np.count_nonzero(self.grid.overlaps(found)) < 2:
             ends = f"{found[0]:g} … {found[-1]:g} nm" if len(found) else "no pixels"
             raise ValueError(

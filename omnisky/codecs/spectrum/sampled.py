@@ -27,6 +27,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
+from omnisky.codecs.figures import code_usage
 from omnisky.codecs.quantisers.quantile import QuantileBins
 from omnisky.codecs.spectrum.convolution import ResidualAutoencoder
 from omnisky.modalities import Measurement, Spectrum
@@ -125,7 +126,7 @@ class SampledSpectrumCodec(LearnedCodec):
 
     def fit(self, samples: Mapping[str, Measurement]) -> None:
         """Fit to training spectra; see `fit_basis`."""
-        self.fit_basis(_spectra(samples[self.modality], self.modality))
+        self.fit_basis(self.expect(samples[self.modality], Spectrum))
 
     @torch.no_grad()
     def fit_basis(self, spectra: Spectrum) -> None:
@@ -191,7 +192,7 @@ class SampledSpectrumCodec(LearnedCodec):
             ``flux`` and ``error`` (object, pixel) in units of the normalisation, ``mask``,
             ``tokens`` (object, 1 + amplitude).
         """
-        tensors = _tensors(_spectra(measurement, self.modality), self.config)
+        tensors = _tensors(self.expect(measurement, Spectrum), self.config)
         flux, error, mask = (tensor.to(self.centre.device) for tensor in tensors)
         norm, norm_token = self._norm(flux, mask)
         y, noise = self._compress(torch.where(mask, flux, 0), torch.where(mask, error, 1), norm)
@@ -239,7 +240,7 @@ class SampledSpectrumCodec(LearnedCodec):
         noisy measurement: 0 would be a perfect copy, noise included, and 1 a perfect model of the
         star without its noise.
         """
-        spectra = _spectra(measurement, self.modality)
+        spectra = self.expect(measurement, Spectrum)
         ids, present = self.encode_masked(spectra)
         decoded = self.decode(ids)
         good = spectra.mask & (spectra.ivar > 0)
@@ -247,21 +248,17 @@ class SampledSpectrumCodec(LearnedCodec):
         chi2 = np.where(good, error2, 0).sum(1) / np.maximum(good.sum(1), 1)
         chi2 = chi2[present[:, 0].numpy()]
         codes = ids[present[:, 0], 1 + self.config.n_amplitudes :]
-        usage = torch.bincount(codes.flatten(), minlength=self.n_codes).double()
-        share = usage / usage.sum()
-        entropy = -(share * share.clamp(min=1e-300).log2()).sum()
         return {
             "chi2_per_pixel_median": float(np.median(chi2)),
             "chi2_per_pixel_90": float(np.quantile(chi2, 0.9)),
-            "codes_used_fraction": float((usage > 0).double().mean()),
-            "code_entropy_bits": float(entropy),
+            **code_usage(codes, self.n_codes),
         }
 
     @torch.no_grad()
     def encode_masked(
         self, measurement: Measurement, batch_size: int = 2048
     ) -> tuple[Tensor, Bool[Tensor, "object token"]]:
-        measurement = _spectra(measurement, self.modality)
+        measurement = self.expect(measurement, Spectrum)
         _check_grid(measurement.wavelength, self.wavelength.cpu().numpy(), self.modality)
         tokens = []
         for start in range(0, len(measurement), batch_size):
@@ -290,17 +287,9 @@ class SampledSpectrumCodec(LearnedCodec):
         return torch.cat([self.norm_bins.means, self.amplitude_bins.means])
 
     def count_outside(self, measurement: Measurement) -> int:
-        flux, _, mask = _tensors(_spectra(measurement, self.modality), self.config)
+        flux, _, mask = _tensors(self.expect(measurement, Spectrum), self.config)
         outside = self.norm_bins.outside(self._log_norm(flux, mask))[:, 0]
         return int((outside & mask.any(1)).sum())
-
-
-def _spectra(measurement: Measurement, modality: str) -> Spectrum:
-    if not isinstance(measurement, Spectrum):
-        raise TypeError(
-            f"modality {modality!r} is a spectrum; found a {type(measurement).__name__}"
-        )
-    return measurement
 
 
 def _check_grid(found: np.ndarray, grid: np.ndarray, modality: str) -> None:

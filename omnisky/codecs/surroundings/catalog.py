@@ -187,10 +187,7 @@ class CatalogCodec(Codec):
 
     def _checked(self, measurement: Measurement) -> Catalog:
         """Return the catalogue with as many places as there are tokens for."""
-        if not isinstance(measurement, Catalog):
-            raise TypeError(
-                f"modality {self.modality!r} is a catalog; found a {type(measurement).__name__}"
-            )
+        measurement = self.expect(measurement, Catalog)
         known = measurement.mask
         if (known[:, 1:] & ~known[:, :-1]).any():
             row = int(np.argmax((known[:, 1:] & ~known[:, :-1]).any(1)))

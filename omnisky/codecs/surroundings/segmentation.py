@@ -123,10 +123,7 @@ class SegmentationCodec(LearnedCodec):
 
     def prepare(self, measurement: Measurement) -> dict[str, Tensor]:
         """Return ``field`` and ``mask``, shape (object, 1, y, x), cropped to the codec's size."""
-        if not isinstance(measurement, SegmentationMap):
-            raise TypeError(
-                f"modality {self.modality!r} is a map; found a {type(measurement).__name__}"
-            )
+        measurement = self.expect(measurement, SegmentationMap)
         config, side = self.config, measurement.field.shape[1:]
         if min(side) < config.size:
             raise ValueError(

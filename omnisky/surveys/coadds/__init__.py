@@ -13,7 +13,7 @@ from __future__ import annotations
 from omnisky.surveys.coadds.coadd import Brick, Coadd, Wanted, windows
 from omnisky.surveys.coadds.planes import first_image, planes_of
 from omnisky.surveys.coadds.stamps import Stamp, objects_of
-from omnisky.surveys.coadds.world import scale_of, wcs_of
+from omnisky.surveys.coadds.world import scale_of, unit_vectors, wcs_of
 
 __all__ = [
     "Brick",
@@ -24,6 +24,7 @@ __all__ = [
     "objects_of",
     "planes_of",
     "scale_of",
+    "unit_vectors",
     "wcs_of",
     "windows",
 ]

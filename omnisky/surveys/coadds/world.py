@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
-__all__ = ["scale_of", "wcs_of"]
+__all__ = ["scale_of", "unit_vectors", "wcs_of"]
 
 _NEEDED = ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
 _MATRIX = (
@@ -88,3 +88,9 @@ def _is_number(header: Header, key: str) -> bool:
 def scale_of(wcs: WCS) -> float:
     """Return the side of a pixel in arcsec."""
     return float(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600.0)
+
+
+def unit_vectors(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    """Return directions as unit vectors, shape (position, 3)."""
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)

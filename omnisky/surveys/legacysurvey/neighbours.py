@@ -17,6 +17,7 @@ from scipy.spatial import KDTree
 
 from omnisky.modalities import Catalog, Observations, SegmentationMap, SkyObjects
 from omnisky.surveys.catalog import stream
+from omnisky.surveys.coadds import unit_vectors
 from omnisky.surveys.legacysurvey.catalog import FORMAT, SELECTIONS, TYPES
 from omnisky.surveys.legacysurvey.declarations import (
     MAP_PIXELS,
@@ -207,14 +208,14 @@ class Neighbours:
         self.sources = sources
         large = sources.r > _LARGE
         self._small, self._large = np.flatnonzero(~large), np.flatnonzero(large)
-        self._vectors = _vectors(sources.x, sources.y)
+        self._vectors = unit_vectors(sources.x, sources.y)
         self._tree = KDTree(self._vectors[self._small]) if len(self._small) else None
 
     def about(
         self, ra_deg: np.ndarray, dec_deg: np.ndarray
     ) -> dict[str, Catalog | SegmentationMap]:
         """Return what lies about positions in degrees, shape (object,); see `surroundings_of`."""
-        centres = _vectors(ra_deg, dec_deg)
+        centres = unit_vectors(ra_deg, dec_deg)
         corner = np.sqrt(0.5) * MAP_PIXELS * PIXEL_SCALE_ARCSEC
         owners, found = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
         if self._tree is not None:
@@ -251,12 +252,6 @@ def with_surroundings(
         neighbours = neighbours or Neighbours(sources_in(path, trusted=trusted))
         about: Mapping = neighbours.about(objects.ra_deg, objects.dec_deg)
         yield replace(objects, observations=Observations({**objects.observations, **about}))
-
-
-def _vectors(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
-    """Return unit vectors, shape (position, 3)."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
 
 
 def _offsets(

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
+from omnisky.codecs.figures import code_usage
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.codecs.quantisers.lfq import LFQ
 from omnisky.codecs.quantisers.quantile import QuantileBins
@@ -33,7 +34,7 @@ from omnisky.codecs.spectrum.native.knots import OnKnots, on_knots
 from omnisky.codecs.spectrum.native.network import BinAutoencoder
 from omnisky.codecs.spectrum.native.ordinals import even_bins, fit_wide_bins
 from omnisky.codecs.spectrum.native.partition import Partition, Pixels
-from omnisky.codecs.spectrum.native.quality import code_usage, reconstruction
+from omnisky.codecs.spectrum.native.quality import reconstruction
 from omnisky.modalities import Measurement, Spectrum
 from omnisky.surveys import modality as declaration
 
@@ -129,11 +130,8 @@ class NativeSpectrumCodec(LearnedCodec):
         return self._grids[key]
 
     def _on_knots(self, measurement: Measurement) -> OnKnots:
-        if not isinstance(measurement, Spectrum):
-            raise TypeError(
-                f"modality {self.modality!r} is a spectrum; found a {type(measurement).__name__}"
-            )
-        return on_knots(measurement, self._pixels(measurement.wavelength))
+        spectra = self.expect(measurement, Spectrum)
+        return on_knots(spectra, self._pixels(spectra.wavelength))
 
     def _in_batches(self, measurement: Measurement) -> Iterator[OnKnots]:
         """Yield few objects at a time; at least one batch, of none if there are none."""
@@ -358,7 +356,8 @@ class NativeSpectrumCodec(LearnedCodec):
         Returns
         -------
         dict
-            What `reconstruction` and `code_usage` of `omnisky.codecs.spectrum.native.quality` say.
+            What `reconstruction` of `omnisky.codecs.spectrum.native.quality` and
+            `omnisky.codecs.figures.code_usage` say.
             χ² and R² compare with the noisy measurement: a χ² per pixel of 0 is a copy with its
             noise, 1 the true spectrum without.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from omnisky.codecs.quantisers.quantile import QuantileBins
+from omnisky.codecs.quantisers.quantile import QuantileBins, means_in_bins
 
 __all__ = ["even_bins", "fit_wide_bins"]
 
@@ -45,10 +45,7 @@ def fit_wide_bins(bins: QuantileBins, values: np.ndarray) -> None:
         edges = np.quantile(column, (np.arange(n_quantiles) + 0.5) / n_quantiles)
         edges = np.sort(np.concatenate([even, edges]))
         index = np.searchsorted(edges, column, side="right")
-        count = np.bincount(index, minlength=bins.bins)
-        total = np.bincount(index, weights=column, minlength=bins.bins)
         border = np.concatenate([edges[:1], edges, edges[-1:]])
-        middle = (border[:-1] + border[1:]) / 2
-        means = np.where(count > 0, total / np.maximum(count, 1), middle)
+        means = means_in_bins(index, column, (border[:-1] + border[1:]) / 2)
         bins.edges[i], bins.means[i] = torch.from_numpy(edges), torch.from_numpy(means)
         bins.limits[i] = torch.tensor([edges[0], edges[-1]], dtype=torch.float64)
