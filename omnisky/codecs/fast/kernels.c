@@ -129,11 +129,21 @@ static inline void multiply(const float *a, const float *b, vec sum[ROWS][2], lo
     for (int i = 0; i < ROWS; i++) sum[i][0] = local[i][0], sum[i][1] = local[i][1];
 }
 
+/* WIDE rows of numbers as columns: (number, row). */
+static void turn(const float *rows, float *out, long length) {
+    for (long start = 0; start < length; start += 16)
+        for (long k = 0; k < WIDE; k++)
+            for (long i = start; i < start + 16 && i < length; i++)
+                out[i * WIDE + k] = rows[k * length + i];
+}
+
+/* Numbers from one panel to the next: a power of two would have them all share a place in the cache. */
+static inline long padded(long channels) { return (channels + 1) * WIDE; }
+
 /* Kernels (output, channel, 3, 3) of WIDE outputs: (frequency, channel, output); `turned` is
  * scratch of 9 · channels · WIDE numbers. */
 static void kernels(const float *weight, float *out, float *turned, long channels) {
-    for (long k = 0; k < WIDE; k++)
-        for (long i = 0; i < 9 * channels; i++) turned[i * WIDE + k] = weight[k * channels * 9 + i];
+    turn(weight, turned, 9 * channels);
     for (long c = 0; c < channels; c++)
         for (int half = 0; half < WIDE; half += LANES) {
             vec g[9], h[18], u[FREQUENCIES], line[3], six[INNER];
@@ -145,7 +155,7 @@ static void kernels(const float *weight, float *out, float *turned, long channel
                 for (int b = 0; b < INNER; b++) u[INNER * a + b] = six[b];
             }
             for (int f = 0; f < FREQUENCIES; f++)
-                STORE(out + (f * channels + c) * WIDE + half, u[f]);
+                STORE(out + f * padded(channels) + c * WIDE + half, u[f]);
         }
 }
 
@@ -154,12 +164,12 @@ static void convolve_some(const float *in, const float *weight, const float *bia
                           float *scratch, long count, long channels, long outputs, long packed,
                           long k) {
     long groups = (count + ROWS - 1) / ROWS;
-    float *u = scratch + 9 * channels * WIDE, *products = u + FREQUENCIES * channels * WIDE;
+    float *u = scratch + 9 * channels * WIDE, *products = u + FREQUENCIES * padded(channels);
     kernels(weight + k * channels * 9, u, scratch, channels);
     for (long f = 0; f < FREQUENCIES; f++)
         for (long g = 0; g < groups; g++) {
             vec sum[ROWS][2] = {0};
-            multiply(in + (f * groups + g) * channels * ROWS, u + f * channels * WIDE, sum, channels);
+            multiply(in + (f * groups + g) * channels * ROWS, u + f * padded(channels), sum, channels);
             for (int i = 0; i < ROWS; i++)
                 for (int half = 0; half < 2; half++)
                     STORE(products + ((f * groups + g) * ROWS + i) * WIDE + half * LANES, sum[i][half]);
@@ -185,10 +195,10 @@ static void convolve_some(const float *in, const float *weight, const float *bia
 
 /* The 3 x 3 convolution of packed tiles, with bias. With `packed`, ELU follows, and out is (pixel,
  * group, output, tile of group), else (pixel, tile, output). `scratch` has for each thread
- * (45 · channels + 36 · groups · ROWS) · WIDE numbers. */
+ * (45 · channels + 36 + 36 · groups · ROWS) · WIDE numbers. */
 void convolve(const float *in, const float *weight, const float *bias, float *out, float *scratch,
               long count, long channels, long outputs, long packed, long threads) {
-    long size = (45 * channels + FREQUENCIES * ((count + ROWS - 1) / ROWS) * ROWS) * WIDE;
+    long size = (45 * channels + FREQUENCIES * (1 + (count + ROWS - 1) / ROWS * ROWS)) * WIDE;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (long k = 0; k < outputs; k += WIDE)
         convolve_some(in, weight, bias, out, scratch + omp_get_thread_num() * size, count, channels,
@@ -199,8 +209,7 @@ void convolve(const float *in, const float *weight, const float *bias, float *ou
 static void mix_some(const float *in, const float *weight, const float *bias, float *out,
                      float *scratch, long count, long channels, long outputs, long k) {
     long groups = (count + ROWS - 1) / ROWS;
-    for (long i = 0; i < WIDE; i++)
-        for (long c = 0; c < channels; c++) scratch[c * WIDE + i] = weight[(k + i) * channels + c];
+    turn(weight + k * channels, scratch, channels);
     for (long p = 0; p < PIXELS; p++)
         for (long g = 0; g < groups; g++) {
             vec sum[ROWS][2] = {0};
@@ -250,9 +259,16 @@ static inline void transform(const float *matrix, long rows, long columns, const
                              long in_step, float *out, long out_step) {
     vec d[MOST];
     for (long j = 0; j < columns; j++) d[j] = LOAD(in + j * in_step);
-    for (long i = 0; i < rows; i++) {
+    long i = 0;
+    for (; i + 4 <= rows; i += 4, matrix += 4 * columns) {
+        vec sum[4] = {0};
+        for (long j = 0; j < columns; j++)
+            for (int l = 0; l < 4; l++) sum[l] += matrix[l * columns + j] * d[j];
+        for (int l = 0; l < 4; l++) STORE(out + (i + l) * out_step, sum[l]);
+    }
+    for (; i < rows; i++, matrix += columns) {
         vec sum = {0};
-        for (long j = 0; j < columns; j++) sum += matrix[i * columns + j] * d[j];
+        for (long j = 0; j < columns; j++) sum += matrix[j] * d[j];
         STORE(out + i * out_step, sum);
     }
 }
@@ -260,7 +276,7 @@ static inline void transform(const float *matrix, long rows, long columns, const
 /* Products of the tiles' spectra with those of kernels at one v: (frequency, re/im, row, column). */
 static void spectral(const float *tiles, const float *kernels, float *out, long frequencies,
                      long groups, long channels) {
-    long matrix = groups * channels * ROWS, columns = channels * WIDE;
+    long matrix = groups * channels * ROWS, columns = padded(channels);
     for (long f = 0; f < frequencies; f++)
         for (long g = 0; g < groups; g++) {
             const float *real = tiles + 2 * f * matrix + g * channels * ROWS;
@@ -305,21 +321,19 @@ static void fourier_some(const fourier_plan *p, const float *tiles, float *out, 
     long n = p->n, m = p->m, channels = p->channels, kernel = p->kernel, size = kernel * kernel;
     long groups = (p->count + ROWS - 1) / ROWS, rows = groups * ROWS, plane = channels * WIDE;
     float *turned = scratch, *side = turned + size * plane, *kernels = side + n * kernel * plane;
-    float *products = kernels + 2 * n * plane, *back = products + 2 * n * rows * WIDE;
-    const float *weight = p->weight + k * channels * size;
-    for (long i = 0; i < WIDE; i++)
-        for (long c = 0; c < channels; c++)
-            for (long tap = 0; tap < size; tap++)
-                turned[(tap * channels + c) * WIDE + i] = weight[(i * channels + c) * size + tap];
-    for (long a = 0; a < kernel; a++)
-        for (long c = 0; c < plane; c += LANES)
-            transform(p->first, n, kernel, turned + a * kernel * plane + c, plane,
-                      side + a * plane + c, kernel * plane);
+    float *products = kernels + 2 * n * padded(channels), *back = products + 2 * n * rows * WIDE;
+    turn(p->weight + k * channels * size, turned, channels * size);
+    /* (channel, row of the tap, column) to (channel, v, row of the tap). */
+    for (long c = 0; c < channels; c++)
+        for (long i = 0; i < kernel * WIDE; i += LANES)
+            transform(p->first, n, kernel, turned + (c * kernel + i / WIDE) * kernel * WIDE + i % WIDE,
+                      WIDE, side + c * n * kernel * WIDE + i, kernel * WIDE);
     for (long v = 0; v <= n / 2; v++) {
         long height = v < 2 ? 1 : 2, row = v < 2 ? v : 2 * v - 2, frequencies = v < 2 ? n / 2 + 1 : n;
-        for (long c = 0; c < plane; c += LANES)
+        for (long i = 0; i < plane; i += LANES)
             transform(v < 2 ? p->weight_real : p->weight_full, 2 * frequencies, height * kernel,
-                      side + row * kernel * plane + c, plane, kernels + c, plane);
+                      side + (i / WIDE * n + row) * kernel * WIDE + i % WIDE, WIDE, kernels + i,
+                      padded(channels));
         spectral(tiles, kernels, products, frequencies, groups, channels);
         tiles += 2 * frequencies * groups * channels * ROWS;
         for (long t = 0; t < rows * WIDE; t += LANES)
@@ -332,8 +346,8 @@ static void fourier_some(const fourier_plan *p, const float *tiles, float *out, 
 /* Numbers of scratch that `fourier` needs for each thread. */
 long fourier_scratch(const fourier_plan *p) {
     long rows = (p->count + ROWS - 1) / ROWS * ROWS;
-    return WIDE * (p->channels * (p->kernel * p->kernel + p->n * p->kernel + 2 * p->n) +
-                   rows * p->n * (2 + p->m));
+    return WIDE * (p->channels * (p->kernel * p->kernel + p->n * p->kernel) +
+                   2 * p->n * (p->channels + 1) + rows * p->n * (2 + p->m));
 }
 
 /* A large convolution with bias of packed spectra (frequency, re/im, group, channel, tile of group):

@@ -174,7 +174,7 @@ class Kernels:
         packed: bool,
     ) -> None:
         count, channels = len(tiles), tiles.shape[-1]
-        size = (45 * channels + _FREQUENCIES * self._whole(count)) * self._wide
+        size = (45 * channels + _FREQUENCIES * (1 + self._whole(count))) * self._wide
         scratch = work.take("kernels", torch.get_num_threads(), size)
         tensors = (tiles, weight.contiguous(), bias.contiguous(), out, scratch)
         self._call("convolve", tensors, count, channels, len(weight), int(packed), len(scratch))
