@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from omnisky.data.tables import read_table, write_table
     from omnisky.data.usertable import observations_from_table
     from omnisky.modalities import (
+        Catalog,
         Coefficients,
         Image,
         Modality,
         Observations,
         Scalar,
+        SegmentationMap,
         SkyObjects,
         Spectrum,
     )
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from omnisky.model.model import tokenize
 
 __all__ = [
+    "Catalog",
     "Codec",
     "Coefficients",
     "Embedder",
@@ -40,6 +43,7 @@ __all__ = [
     "Model",
     "Observations",
     "Scalar",
+    "SegmentationMap",
     "SkyObjects",
     "Spectrum",
     "Tokenizer",
@@ -56,6 +60,7 @@ __all__ = [
 
 # Where a name lives, with the name there if it is another one.
 _HOME = {
+    "Catalog": "omnisky.modalities",
     "Codec": "omnisky.codecs",
     "Coefficients": "omnisky.modalities",
     "Embedder": "omnisky.adapt",
@@ -65,6 +70,7 @@ _HOME = {
     "Model": "omnisky.model",
     "Observations": "omnisky.modalities",
     "Scalar": "omnisky.modalities",
+    "SegmentationMap": "omnisky.modalities",
     "SkyObjects": "omnisky.modalities",
     "Spectrum": "omnisky.modalities",
     "Tokenizer": "omnisky.codecs",

@@ -27,6 +27,7 @@ __all__ = [
     "sha256_of",
     "whole_folder",
     "write_folder",
+    "write_plain_folder",
 ]
 
 FORMAT_VERSION = 1
@@ -49,7 +50,7 @@ def write_folder(
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     *,
-    extra: Callable[[Path], None] | None = None,
+    extra: Callable[[Path], object] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write an artefact; after a failure (disk full, kill) the folder is as it was before.
@@ -76,6 +77,22 @@ def write_folder(
     OSError
         If it cannot be written; nothing is left behind.
     """
+    head = {"omnisky_format": FORMAT_VERSION, "kind": kind}
+    return write_plain_folder(folder, {**head, **config}, tensors, extra=extra, overwrite=overwrite)
+
+
+def write_plain_folder(
+    folder: str | os.PathLike,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    extra: Callable[[Path], object] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write configuration and tensors as `write_folder` does, without naming kind and version.
+
+    For layouts of others; the parameters and errors are those of `write_folder`.
+    """
     from safetensors.torch import save
 
     folder = Path(folder)
@@ -83,8 +100,7 @@ def write_folder(
         raise FileExistsError(f"{folder} exists; choose another name or allow overwriting")
     try:
         with whole_folder(folder) as work:
-            head = {"omnisky_format": FORMAT_VERSION, "kind": kind}
-            (work / _CONFIG).write_text(json.dumps({**head, **config}, indent=1) + "\n")
+            (work / _CONFIG).write_text(json.dumps(dict(config), indent=1) + "\n")
             # Written by ourselves: safetensors would report a full disk as an error of its kind.
             # Cloned: tensors that share memory are refused.
             contents = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}

@@ -41,6 +41,10 @@ COMMANDS = {
     "generate": ("omnisky.cli.generate:generate", "Sample one measurement given others."),
     "pretrain": ("omnisky.cli.pretrain:pretrain", "Pretrain a model from a recipe."),
     "train-codec": ("omnisky.cli.pretrain:train_codec", "Train a codec from a recipe."),
+    "codec": (
+        "omnisky.cli.codec.command:codec",
+        "Report how well a codec reconstructs, with pictures.",
+    ),
     "info": ("omnisky.cli.info:info", "Say what is in a store, model, survey, table or the like."),
     "cite": ("omnisky.cli.cite:cite", "Print acknowledgements and BibTeX of what was used."),
 }

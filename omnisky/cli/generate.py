@@ -82,6 +82,11 @@ def generate(
 
     check_output(out, overwrite)
     targets = [modality(name).name for name in names_in(target) or []]
+    held = ("scalar", "spectrum")
+    if strange := [name for name in targets if modality(name).kind not in held]:
+        raise ValueError(
+            f"no table holds {', '.join(strange)}; sample them in Python with Model.generate"
+        )
     vectors = [name for name in targets if modality(name).kind != "scalar"]
     if vectors and out.suffix.lower() == ".csv":
         raise ValueError(

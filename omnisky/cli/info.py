@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as Listing
 
 from omnisky import __version__
-from omnisky.cli.models import bases, config_of, folder_of
+from omnisky.cli.models import bases, codec_folder, codecs, config_of, folder_of
 from omnisky.storage import sha256_of
 
 __all__ = ["info"]
@@ -26,8 +26,8 @@ def info(what: str | None = None, /) -> None:
     Parameters
     ----------
     what : str, optional
-        Folder of a sky store or a match, model (name or folder), data set, survey, modality or
-        table file; the installation by default.
+        Folder of a sky store or a match, model or codec (name or folder), data set, survey,
+        modality or table file; the installation by default.
     """
     from omnisky.data import datasets
     from omnisky.data.sky import is_match, is_store
@@ -48,6 +48,8 @@ def info(what: str | None = None, /) -> None:
             _show(*listing)
     elif what in surveys():
         _survey(what)
+    elif (folder := codec_folder(what)) is not None:
+        _codec(folder)
     elif Path(what).is_dir() and not Path(what, "config.json").is_file():
         raise FileNotFoundError(
             f"{what} has no config.json, omnisky.json or match.json; expected the folder of a "
@@ -82,6 +84,10 @@ def _installation() -> None:
     folders = {name: folder_of(name) for name in bases()}
     rows = [(n, f"{_bytes(f) / 1e6:.1f} MB", _sha256(f)) for n, f in folders.items()]
     _show("Pretrained models", ("name", "size", "sha256 of the weights"), rows)
+    found = [(name, codec_folder(name)) for name in codecs()]
+    rows = [(name, f"{_bytes(f) / 1e6:.1f} MB", _sha256(f)) for name, f in found if f]
+    if rows:
+        _show("Pretrained codecs", ("name", "size", "sha256 of the weights"), rows)
     declared = modalities().values()
     rows = [(m.name, m.kind, m.role, m.unit or "-", m.column) for m in declared]
     _show("Modalities", ("name", "kind", "role", "unit", "survey column"), rows)
@@ -162,11 +168,33 @@ def _table(path: str) -> None:
     _show(f"{path}: {len(table)} rows", ("column", "type", "shape", "unit", "modality"), rows)
 
 
+def _codec(folder: Path) -> None:
+    from omnisky.codecs import load_codec
+
+    codec = load_codec(folder)
+    weights = sum(t.numel() for t in codec.parameters())
+    rows = [
+        ("kind", codec.kind),
+        ("modalities", ", ".join(codec.modalities)),
+        ("tokens an object", codec.n_tokens),
+        *((f"{g.kind} tokens", f"{g.n_tokens} of {g.vocab_size} ids") for g in codec.groups),
+        ("trained weights", f"{weights:,}"),
+        ("sha256 of the weights", _sha256(folder)),
+        *((k, v) for k, v in config_of(folder).items() if k not in ("kind", "modalities")),
+    ]
+    _show(f"{folder}: {_bytes(folder) / 1e6:.1f} MB", ("", ""), rows)
+    _card(folder)
+
+
 def _model(folder: Path) -> None:
     config = config_of(folder)
     if isinstance(config.get("modalities"), list):
         config["modalities"] = ", ".join(str(m.get("name", m)) for m in config["modalities"])
     _show(f"{folder}: {_bytes(folder) / 1e6:.1f} MB", ("", ""), config.items())
+    _card(folder)
+
+
+def _card(folder: Path) -> None:
     card = folder / "README.md"
     if card.is_file():
         print(card.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from omnisky.modalities import Observations
 
-__all__ = ["bases", "config_of", "folder_of", "modalities_of", "readable"]
+__all__ = ["bases", "codec_folder", "codecs", "config_of", "folder_of", "modalities_of", "readable"]
 
 _PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
@@ -17,6 +17,22 @@ _PRETRAINED = Path(__file__).parents[1] / "pretrained"
 def bases() -> list[str]:
     """Return the names of the models that ship with omnisky."""
     return sorted(p.parent.name for p in _PRETRAINED.glob("*/config.json"))
+
+
+def codecs() -> list[str]:
+    """Return the names of the codecs that ship with omnisky."""
+    return sorted(p.parent.name for p in _PRETRAINED.glob("codecs/*/config.json"))
+
+
+def codec_folder(codec: str) -> Path | None:
+    """Return the folder of a codec: a name that ships with omnisky, or a path; None if neither."""
+    folder = Path(codec)
+    if not folder.exists() and codec == folder.name:
+        folder = _PRETRAINED / "codecs" / codec
+    if not (folder / "config.json").is_file():
+        return None
+    kind = config_of(folder).get("kind")
+    return folder if isinstance(kind, str) and kind.endswith("-codec") else None
 
 
 def folder_of(model: str) -> Path:

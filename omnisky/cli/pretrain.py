@@ -35,6 +35,8 @@ def pretrain(recipe: Path, /, *, overrides: Overrides = (), out: Path | None = N
 def train_codec(recipe: Path, /, *, overrides: Overrides = (), out: Path | None = None) -> None:
     """Train a codec from a recipe.
 
+    A run that was stopped goes on where its last checkpoint is.
+
     Parameters
     ----------
     recipe : Path
@@ -45,9 +47,28 @@ def train_codec(recipe: Path, /, *, overrides: Overrides = (), out: Path | None 
         Folder of the run; runs/<recipe> by default.
     """
     from omnisky.train.codec import train_codec as run
+    from omnisky.train.parallel import in_main_process
 
     _check(recipe, overrides)
-    run(recipe, list(overrides), out or Path("runs", recipe.stem))
+    written = run(recipe, list(overrides), out or Path("runs", recipe.stem))
+    if not in_main_process():
+        return
+    for folder in written.values():
+        print(f"{folder}: {_said_of(folder)}")
+    if written:
+        first = next(iter(written.values()))
+        print(f"next: omnisky codec report {first}; omnisky info {first}")
+
+
+def _said_of(folder: Path) -> str:
+    """Return in a few words what a codec folder holds."""
+    from omnisky.codecs import load_codec
+
+    codec = load_codec(folder)
+    return (
+        f"{codec.kind} of {', '.join(codec.modalities)}, {codec.n_tokens} tokens an object from "
+        f"{codec.vocab_size} ids"
+    )
 
 
 def _check(recipe: Path, overrides: tuple[str, ...]) -> None:

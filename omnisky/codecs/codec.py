@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from jaxtyping import Int
+import torch
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from omnisky.modalities import Measurement, UnknownModalityError
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
-__all__ = ["Codec", "LearnedCodec", "TokenGroup"]
+__all__ = ["Codec", "LearnedCodec", "TokenGroup", "warn_outside"]
+
+# Beyond this fraction outside the training range a user should know.
+_TELL_OUTSIDE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +120,14 @@ class Codec(nn.Module):
         ValueError
             If an object has no such measurement: an id would be made up. `encode_masked` tells
             which tokens exist.
+
+        Warns
+        -----
+        UserWarning
+            If more than 5 % of the objects lie outside the range of training, see `warn_outside`.
         """
         ids, mask = self.encode_masked(measurement)
+        warn_outside(self.modality, self.count_outside(measurement), len(ids))
         absent = ~mask.any(1)
         if absent.any():
             raise ValueError(
@@ -125,6 +136,37 @@ class Codec(nn.Module):
                 "present]), or use encode_masked, which also says which tokens exist"
             )
         return ids
+
+    def check_ids(self, ids: Tensor, mask: Tensor | None = None) -> Bool[Tensor, "object token"]:
+        """Check ids that are to be decoded; return which exist, by `existing` without a mask.
+
+        Raises
+        ------
+        ValueError
+            If they are no integers, of another shape, or one that exists is not in the vocabulary.
+        """
+        shaped = isinstance(ids, Tensor) and ids.ndim == 2 and ids.shape[1] == self.n_tokens
+        there = self.existing(ids) if shaped and mask is None else mask
+        if not shaped or ids.is_floating_point() or there is None or there.shape != ids.shape:
+            found = f"{ids.dtype} {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids)
+            raise ValueError(
+                f"token ids of {self.modality!r} must be integers in a tensor of shape (object, "
+                f"{self.n_tokens}), with a mask of the same shape; found {found}, mask "
+                f"{None if mask is None else tuple(mask.shape)}"
+            )
+        first = 0
+        for group in self.groups:
+            last = first + group.n_tokens
+            part = ids[:, first:last][there[:, first:last]]
+            if part.numel() and (part.min() < 0 or part.max() >= group.vocab_size):
+                where = "" if len(self.groups) == 1 else f", tokens {first} … {last - 1},"
+                raise ValueError(
+                    f"token ids of {self.modality!r}{where} lie in 0 … {group.vocab_size - 1}; "
+                    f"found {int(part.min())} … {int(part.max())}, which mean nothing. Were they "
+                    "made by another codec?"
+                )
+            first = last
+        return there
 
     @abstractmethod
     def encode_masked(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
@@ -139,7 +181,7 @@ class Codec(nn.Module):
         ids : LongTensor, shape (object, token)
             Token ids.
         mask : BoolTensor, shape (object, token), optional
-            True where the token exists; by default all do.
+            True where the token exists; by default as `existing` says.
 
         Raises
         ------
@@ -147,18 +189,35 @@ class Codec(nn.Module):
             If an id that exists is not in the vocabulary.
         """
 
+    def existing(self, ids: Tensor) -> Tensor:
+        """Return which tokens there are, shape (object, token), as far as the ids themselves say.
+
+        All, but for codecs whose first tokens say how many follow, or whose survey does not reach
+        all that the tokens can describe.
+        """
+        return torch.ones_like(ids, dtype=torch.bool)
+
     @abstractmethod
     def values(self) -> Tensor | None:
-        """Return what each ordinal id means, shape (ordinal token, id), or None without any."""
+        """Return what each ordinal id means, shape (ordinal token, id), or None without any.
+
+        Where vocabularies differ, `id` counts to the largest; ends of shorter rows mean nothing.
+        """
 
     @abstractmethod
     def count_outside(self, measurement: Measurement) -> int:
         """Return how many present objects lie outside the range seen in training."""
 
-    def save(self, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
+    def save(
+        self,
+        folder: str | os.PathLike,
+        *,
+        overwrite: bool = False,
+        extra: Callable[[Path], object] | None = None,
+    ) -> Path:
         """Write ``config.json`` and ``model.safetensors``; see `omnisky.storage.write_folder`."""
-        tensors = self.state_dict()
-        return write_folder(folder, self.kind, asdict(self.config), tensors, overwrite=overwrite)
+        config, tensors = asdict(self.config), self.state_dict()
+        return write_folder(folder, self.kind, config, tensors, extra=extra, overwrite=overwrite)
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike) -> Self:
@@ -216,6 +275,25 @@ class Codec(nn.Module):
         return load_pretrained(source, modality, revision=revision, compat=compat)
 
 
+def warn_outside(modality: str, outside: int, present: int) -> None:
+    """Warn if more than 5 % of the measurements given lie outside the range a codec was trained on.
+
+    Parameters
+    ----------
+    modality : str
+        What was encoded.
+    outside, present : int
+        How many objects lie outside, of how many that have the measurement.
+    """
+    if outside > _TELL_OUTSIDE * present:
+        warnings.warn(
+            f"{modality}: {outside} of {present} values lie outside the range this codec was "
+            "trained on and get the outermost token; are the units right?",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 class LearnedCodec(Codec):
     """A codec with a network that is trained to reconstruct."""
 
@@ -224,9 +302,26 @@ class LearnedCodec(Codec):
     def n_codes(self) -> int:
         """Size of the vocabulary whose usage training watches."""
 
+    @property
+    def trained_modalities(self) -> tuple[str, ...]:
+        """Modalities that training needs objects of; others are encoded without."""
+        return self.modalities
+
     def fit(self, samples: Mapping[str, Measurement]) -> None:
         """Fit what has a closed form (bins, scales) to training samples, by modality name."""
         return
+
+    def augment(self, measurement: Measurement, generator: torch.Generator) -> Measurement:
+        """Return training objects as they might as well have been seen, such as mirrored images.
+
+        Parameters
+        ----------
+        measurement : Measurement
+            Objects, which must not be changed.
+        generator : torch.Generator
+            Source of all randomness, on the CPU.
+        """
+        return measurement
 
     @abstractmethod
     def prepare(self, measurement: Measurement) -> dict[str, Tensor]:

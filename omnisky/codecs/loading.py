@@ -5,6 +5,7 @@ A source may be
 * a folder of one codec (``config.json`` and ``model.safetensors``), ours or AION-1's;
 * a folder with codecs under ``<name>/`` or ``codecs/<name>/``, such as a model or a checkout of
   ``polymathic-ai/aion-base``;
+* the name of a codec that ships with omnisky;
 * a hub id ``organisation/name``, of which only the codec's own files are fetched.
 
 Nothing in these files is ever executed: safetensors and JSON only.
@@ -19,18 +20,33 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from omnisky.codecs.aion import COMPAT, folder_name, load_aion
+from omnisky.codecs.aion import COMPAT, NAMES, folder_name, load_aion
 from omnisky.codecs.codec import Codec
 from omnisky.storage import CheckpointError
 
-__all__ = ["codec_folders", "load_codec", "load_pretrained"]
+__all__ = [
+    "codec_class",
+    "codec_folders",
+    "fetch",
+    "is_hub_id",
+    "load_codec",
+    "load_pretrained",
+    "shipped",
+]
 
 # Kind in the configuration → where its class lives; imported when it is met.
 _KINDS = {
     "image-codec": "omnisky.codecs.image.codec:ImageCodec",
     "scalar-codec": "omnisky.codecs.scalars.scalar:ScalarCodec",
+    "catalog-codec": "omnisky.codecs.surroundings.catalog:CatalogCodec",
+    "segmentation-codec": "omnisky.codecs.surroundings.segmentation:SegmentationCodec",
+    "coefficients-codec": "omnisky.codecs.scalars.coefficients:CoefficientsCodec",
+    "native-spectrum-codec": "omnisky.codecs.spectrum.native:NativeSpectrumCodec",
     "spectrum-codec": "omnisky.codecs.spectrum.sampled:SampledSpectrumCodec",
+    "latent-spectrum-codec": "omnisky.codecs.spectrum.latent:LatentSpectrumCodec",
 }
+_SHIPPED = Path(__file__).parents[1] / "pretrained" / "codecs"
+_OF_AION = {modality for modalities in NAMES.values() for modality in modalities}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -47,8 +63,26 @@ def load_codec(folder: str | os.PathLike) -> Codec:
     kind = _config(Path(folder)).get("kind")
     if kind not in _KINDS:
         raise CheckpointError(f"{folder} holds a {kind!r}; known codecs are {', '.join(_KINDS)}")
+    return codec_class(kind).from_folder(folder)
+
+
+def codec_class(kind: str) -> type[Codec]:
+    """Return the class of a kind of codec, such as ``"image-codec"``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind; the message lists those that are.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"no codec of kind {kind!r}; there are {', '.join(_KINDS)}")
     module, _, name = _KINDS[kind].partition(":")
-    return getattr(import_module(module), name).from_folder(folder)
+    return getattr(import_module(module), name)
+
+
+def shipped() -> list[str]:
+    """Return the names of the codecs that ship with omnisky."""
+    return sorted(path.parent.name for path in _SHIPPED.glob("*/config.json"))
 
 
 def load_pretrained(
@@ -62,12 +96,15 @@ def load_pretrained(
     if compat not in (None, COMPAT):
         raise ValueError(f"compat must be {COMPAT!r} or left out; found {compat!r}")
     folder = Path(source)
-    if not folder.exists() and isinstance(source, str) and _HUB_ID.fullmatch(source):
-        folder = _fetch(source, modality, revision)
+    if not folder.exists() and str(source) in shipped():
+        folder = _SHIPPED / folder
+    if not folder.exists() and isinstance(source, str) and is_hub_id(source):
+        folder = _fetch_codec(source, modality, revision)
     elif revision is not None:
         raise ValueError(f"revision={revision!r} is for hub ids; {source} is a folder")
     found = _one_codec(folder, modality)
-    if "omnisky_format" in _config(found):
+    # Only ours name a kind; AION-1's configurations hold sizes alone.
+    if _config(found).keys() & {"omnisky_format", "kind"}:
         if compat is not None:
             raise ValueError(
                 f"compat={compat!r} is for AION-1 codecs; {found} is a codec of omnisky's own"
@@ -100,8 +137,8 @@ def _one_codec(folder: Path, modality: str | None) -> Path:
     """Return the folder of the codec asked for."""
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"there is no folder {folder}; give a codec's or a model's folder, or a hub id "
-            "organisation/name"
+            f"there is no folder {folder}; give a codec's or a model's folder, a codec that ships "
+            f"with omnisky ({', '.join(shipped()) or 'none'}), or a hub id organisation/name"
         )
     inner = codec_folders(folder)
     if (folder / "config.json").is_file() and not (folder / "codecs").is_dir():
@@ -115,29 +152,58 @@ def _one_codec(folder: Path, modality: str | None) -> Path:
             f"{folder} holds {len(inner)} codecs; say which with modality=...: "
             f"{', '.join(path.name for path in inner)}"
         )
+    names = {modality} | ({folder_name(modality)} if modality in _OF_AION else set())
     for path in inner:
-        if path.name == modality or modality in _config(path).get("modalities", ()):
+        config = _config(path)
+        known = (config.get("modality"), *config.get("modalities", ()))
+        if path.name in names or modality in known:
             return path
-    there = [path for path in inner if path.name == folder_name(modality)]
-    if not there:
-        raise FileNotFoundError(
-            f"{folder} holds no codec of {modality!r}; there are "
-            f"{', '.join(path.name for path in inner)}"
-        )
-    return there[0]
+    raise FileNotFoundError(
+        f"{folder} holds no codec of {modality!r}; there are "
+        f"{', '.join(path.name for path in inner)}"
+    )
 
 
-def _fetch(source: str, modality: str | None, revision: str | None) -> Path:
+def _fetch_codec(source: str, modality: str | None, revision: str | None) -> Path:
     """Download the files of one codec, or find them in the local cache, and return their folder."""
+    files = ("config.json", "model.safetensors")
+    if modality is None:
+        wanted = [*files, *(f"codecs/*/{file}" for file in files)]
+        return fetch(source, wanted, revision)
+    names = {modality} | ({folder_name(modality)} if modality in _OF_AION else set())
+    places = [f"{place}{name}/" for place in ("codecs/", "") for name in sorted(names)]
+    folder = fetch(source, [place + file for place in places for file in files], revision)
+    try:
+        _one_codec(folder, modality)
+    except FileNotFoundError:
+        # A codec of several modalities may have any name, which only its configuration tells. The
+        # name of the snapshot is its commit: what is fetched now is of the same one.
+        fetch(source, ["config.json", "codecs/*/config.json", "*/config.json"], folder.name)
+        found = _one_codec(folder, modality)
+        if _config(found).get("kind") in _KINDS:  # never the weights of a whole model
+            weights = found.relative_to(folder) / "model.safetensors"
+            fetch(source, [weights.as_posix()], folder.name)
+    return folder
+
+
+def is_hub_id(source: str) -> bool:
+    """Return True for text of the form ``organisation/name``."""
+    return _HUB_ID.fullmatch(source) is not None
+
+
+def fetch(source: str, patterns: list[str], revision: str | None) -> Path:
+    """Download files of a hub repository, or find them in the local cache; return their folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If they are not in the cache and the hub does not give them.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    names = "*" if modality is None else folder_name(modality)
-    wanted = [f"codecs/{names}/{name}" for name in ("config.json", "model.safetensors")]
-    if modality is None:
-        wanted += ["config.json", "model.safetensors"]
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"{source} (revision {revision or 'main'}) is no folder here and could not be fetched "

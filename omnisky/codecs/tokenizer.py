@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from omnisky.codecs.codec import Codec
+from omnisky.codecs.codec import Codec, warn_outside
 from omnisky.codecs.loading import load_codec
+from omnisky.codecs.scalars.bank import ScalarBank
 from omnisky.codecs.tokens import Tokens
-from omnisky.modalities import Observations, UnknownModalityError
+from omnisky.modalities import Measurement, Observations, UnknownModalityError
 from omnisky.storage import CheckpointError
 
 __all__ = ["Tokenizer"]
-
-# Beyond this fraction outside the training range a user should know.
-_TELL_OUTSIDE = 0.05
 
 
 class Tokenizer:
@@ -45,6 +42,7 @@ class Tokenizer:
                     f"codec of {', '.join(codec.modalities)} was given the name {name!r}"
                 )
         self.codecs = {name: codec.of(name) for name, codec in codecs.items()}
+        self._bank = ScalarBank(self.codecs)
 
     def __repr__(self) -> str:
         return f"Tokenizer({', '.join(self.codecs)})"
@@ -74,31 +72,41 @@ class Tokenizer:
             )
         if len(observations) == 0:
             raise ValueError("the observations hold no objects; give at least one")
-        ids, masks = {}, {}
+        together = {n: m for n, m in observations.items() if n in self._bank.names}
+        ids, masks, outside = self._bank.encode(together) if together else ({}, {}, {})
+        others, their_masks = {}, {}
         for name, measurement in observations.items():
-            ids[name], masks[name] = self.codecs[name].encode_masked(measurement)
-            outside = self.codecs[name].count_outside(measurement)
-            present = int(measurement.present.sum())
-            if outside > _TELL_OUTSIDE * present:
-                warnings.warn(
-                    f"{name}: {outside} of {present} values lie outside the range this codec was "
-                    "trained on and get the outermost token; are the units right?",
-                    UserWarning,
-                    stacklevel=2,
-                )
-        return Tokens(ids, masks)
+            if name not in together:
+                others[name], their_masks[name] = self.codecs[name].encode_masked(measurement)
+                outside[name] = self.codecs[name].count_outside(measurement)
+        for name, count in outside.items():
+            warn_outside(name, count, int(observations[name].present.sum()))
+        if not others:
+            return Tokens.unchecked(ids, masks, len(observations))
+        made = Tokens(others, their_masks)
+        ids = {n: ids[n] if n in together else made[n] for n in observations}
+        masks = {n: masks[n] if n in together else made.mask[n] for n in observations}
+        return Tokens.unchecked(ids, masks, len(observations))
 
     @torch.no_grad()
     def decode(self, tokens: Tokens) -> Observations:
         """Return what the tokens stand for; objects without tokens come back absent."""
-        measurements = {}
+        together, measured = {}, {}
         for name, ids in tokens.items():
-            if name not in self.codecs:
+            if name in self._bank.names:
+                together[name] = ids
+            elif name in self.codecs:
+                measured[name] = self.codecs[name].decode(ids, tokens.mask[name])
+            else:
                 raise UnknownModalityError(
                     f"no codec for {name!r}; this tokenizer knows {', '.join(self.codecs)}"
                 )
-            measurements[name] = self.codecs[name].decode(ids, tokens.mask[name])
-        return Observations(measurements)
+        if not together:
+            return Observations(measured)
+        found: dict[str, Measurement] = {**self._bank.decode(together, tokens.mask)}
+        if not measured:
+            return Observations(found)
+        return Observations({n: found[n] if n in found else measured[n] for n in tokens})
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike) -> Tokenizer:

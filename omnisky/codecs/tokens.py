@@ -11,9 +11,43 @@ from torch import Tensor
 
 from omnisky.modalities import UnknownModalityError
 
-__all__ = ["Tokens"]
+__all__ = ["Rows", "Tokens"]
 
 Index: TypeAlias = int | slice | Sequence[int] | np.ndarray | Tensor
+
+
+class Rows(Mapping[str, Tensor]):
+    """Give the rows of one array as tensors by name, each made when it is first asked for.
+
+    Making a tensor takes longer than encoding a number.
+
+    Parameters
+    ----------
+    place : mapping of str to int
+        Names of the rows and where each is.
+    block : array, shape (name, object)
+        The rows; as tensors they have the shape (object, 1) and share its memory.
+    """
+
+    def __init__(self, place: Mapping[str, int], block: np.ndarray) -> None:
+        self._place = place
+        self._block = block
+        self._made: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._made:
+            row = self._block[self._place[name]]
+            self._made[name] = torch.from_numpy(row).unsqueeze(-1)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._place)
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._place
 
 
 class Tokens(Mapping[str, Tensor]):
@@ -38,8 +72,8 @@ class Tokens(Mapping[str, Tensor]):
     def __init__(self, ids: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> None:
         if not ids:
             raise ValueError("Tokens need at least one modality; found none")
-        self._ids: dict[str, Tensor] = {}
-        self.mask: dict[str, Tensor] = {}
+        ids_of: dict[str, Tensor] = {}
+        mask_of: dict[str, Tensor] = {}
         for name, tokens in ids.items():
             here = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask[name]
             if tokens.ndim != 2 or tokens.dtype != torch.long or here.shape != tokens.shape:
@@ -50,12 +84,31 @@ class Tokens(Mapping[str, Tensor]):
                 )
             if bool((tokens[here] < 0).any()):
                 raise ValueError(f"tokens of {name!r} hold negative ids; hide them with the mask")
-            self._ids[name] = torch.where(here, tokens, 0)
-            self.mask[name] = here
-        lengths = {name: len(t) for name, t in self._ids.items()}
+            ids_of[name] = torch.where(here, tokens, 0)
+            mask_of[name] = here
+        lengths = {name: len(t) for name, t in ids_of.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"all modalities need one row an object; found lengths {lengths}")
+        self._ids: Mapping[str, Tensor] = ids_of
+        self.mask: Mapping[str, Tensor] = mask_of
         self._length = next(iter(lengths.values()))
+
+    @classmethod
+    def unchecked(
+        cls, ids: Mapping[str, Tensor], mask: Mapping[str, Tensor], length: int
+    ) -> Tokens:
+        """Hold tokens that codecs made, without looking at them again.
+
+        Parameters
+        ----------
+        ids, mask : mapping of str to Tensor, shape (object, token)
+            As the class takes them; ids are 0 where the mask is False.
+        length : int
+            Number of objects.
+        """
+        tokens = object.__new__(cls)
+        tokens._ids, tokens.mask, tokens._length = ids, mask, length
+        return tokens
 
     def __len__(self) -> int:
         return self._length
@@ -96,6 +149,10 @@ class Tokens(Mapping[str, Tensor]):
     def keys(self):
         """Return the modality names."""
         return self._ids.keys()
+
+    def items(self):
+        """Return (modality name, ids) pairs."""
+        return self._ids.items()
 
     @property
     def shape(self) -> tuple[int, int]:

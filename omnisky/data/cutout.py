@@ -189,6 +189,7 @@ def read(
     problems: Problems | None = None,
     batch_size: int = 64,
     trusted: bool = False,
+    **options: Any,
 ) -> Iterator[SkyObjects]:
     """Read catalogues, each object with its cut-out.
 
@@ -213,6 +214,8 @@ def read(
         Objects a batch, at most.
     trusted : bool
         Whether limits do not apply to the tables, and to the images if `images` is a folder.
+    **options
+        Others of the survey's reader, such as ``surroundings=True``.
 
     Yields
     ------
@@ -239,6 +242,7 @@ def read(
         batch_size=batch_size,
         group_by=bricks.locate,
         trusted=trusted,
+        **options,
     )
     unreadable: set[int] = set()
     for objects in batches:

@@ -17,7 +17,8 @@ from astropy.table import Table
 from omnisky.data.split import split_by_id
 from omnisky.data.tables import read_table
 from omnisky.modalities import Modality, Observations, Scalar, Spectrum
-from omnisky.surveys import APOGEE, GAIA, TWOMASS, modality
+from omnisky.surveys import APOGEE, TWOMASS, modality
+from omnisky.surveys.gaia.declarations import MAGNITUDES
 
 __all__ = ["load_gaia_apogee", "load_gaia_apogee_mini", "observations_of"]
 
@@ -91,11 +92,11 @@ def observations_of(table: Table) -> Observations:
     spectrum = Spectrum.from_error(
         np.asarray(table["flux"]) * scale, np.asarray(table["flux_error"]) * scale, xp.wavelength
     )
-    declared = [m for survey in (GAIA, TWOMASS, APOGEE) for m in survey.modalities]
+    declared = [*MAGNITUDES.values(), *TWOMASS.modalities, *APOGEE.modalities]
     measured = {
         m.name: _scalar(table, m)
         for m in declared
-        if m.kind == "scalar" and m.role == "observation" and m.name != "gaia_parallax"
+        if m.kind == "scalar" and m.role == "observation"
     }
     parallax = _parallaxes(np.asarray(table["gaiaedr3_source_id"]))
     return Observations({xp.name: spectrum, **measured, "gaia_parallax": parallax})

@@ -142,8 +142,8 @@ def recognise(
         names += [n for n in source.given if n in modalities() and n not in names]
     if wrong := [name for name in names if modality(name).kind not in _KINDS]:
         raise ValueError(
-            f"{', '.join(wrong)} cannot be read from a table; images and coefficients come from "
-            "the survey's files (omnisky ingest)"
+            f"{', '.join(wrong)} cannot be read from a table; images, coefficients, catalogs "
+            "and maps come from the survey's files (omnisky ingest)"
         )
     found = {name: source.find(name, name, modality(name).column) for name in names}
     return {name: column for name, column in found.items() if column is not None}

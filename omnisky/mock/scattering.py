@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from omnisky.modalities import Coefficients, Image, Measurement, Scalar, Spectrum
+from omnisky.mock.surroundings import measured
+from omnisky.modalities import (
+    Catalog,
+    Coefficients,
+    Image,
+    Measurement,
+    Scalar,
+    SegmentationMap,
+    Spectrum,
+)
+from omnisky.modalities.surroundings import CATALOG_COLUMNS
 
 if TYPE_CHECKING:
     from omnisky.mock.native.rows import Rows
@@ -16,7 +26,7 @@ __all__ = ["scattered"]
 
 
 def scattered(
-    names: Sequence[str], rows: Rows | None, place: np.ndarray, count: int, size: int
+    names: Sequence[str], rows: Rows | None, place: np.ndarray, like: tuple[int, int, int]
 ) -> dict[str, Measurement]:
     """Return measurements with a row for every object.
 
@@ -28,12 +38,11 @@ def scattered(
         What the survey has; None for nothing at all.
     place : array of int, shape (row,)
         Which object each row is.
-    count : int
-        Number of objects.
-    size : int
-        Side of images in pixels.
+    like : (int, int, int)
+        Number of objects, side of images in pixels, and seed of the universe.
     """
-    observed = None if rows is None else rows.objects().observations
+    count, size, seed = like
+    observed = None if rows is None else measured(rows, names, seed).observations
     found = {}
     for name in names:
         if observed is None:
@@ -45,7 +54,7 @@ def scattered(
     return found
 
 
-def _spread(measured: Measurement, place: np.ndarray, count: int) -> Measurement:
+def _spread(found: Measurement, place: np.ndarray, count: int) -> Measurement:
     """Return a measurement with absent rows between those that are there."""
 
     def wide(array: np.ndarray) -> np.ndarray:
@@ -53,18 +62,23 @@ def _spread(measured: Measurement, place: np.ndarray, count: int) -> Measurement
         out[place] = array
         return out
 
-    if isinstance(measured, Image):
+    if isinstance(found, Image):
         # Without the checks of its constructor, which copy each pixel several times.
         image = object.__new__(Image)
-        image.__dict__.update(measured.__dict__)
+        image.__dict__.update(found.__dict__)
         for name in ("flux", "ivar", "mask", "psf_fwhm_arcsec", "offset_pixels"):
-            object.__setattr__(image, name, wide(getattr(measured, name)))
+            object.__setattr__(image, name, wide(getattr(found, name)))
         return image
-    ivar, mask = wide(measured.ivar), wide(measured.mask)
-    if isinstance(measured, Spectrum):
-        lsf = None if measured.lsf_sigma is None else wide(measured.lsf_sigma)
-        return Spectrum(wide(measured.flux), ivar, mask, measured.wavelength, lsf)
-    return type(measured)(wide(measured.value), ivar, mask)
+    if isinstance(found, Catalog):
+        return Catalog(*(wide(getattr(found, n)) for n in (*CATALOG_COLUMNS, "mask")))
+    if isinstance(found, SegmentationMap):
+        scale = found.pixel_scale_arcsec
+        return SegmentationMap(wide(found.field), wide(found.mask), scale)
+    ivar, mask = wide(found.ivar), wide(found.mask)
+    if isinstance(found, Spectrum):
+        lsf = None if found.lsf_sigma is None else wide(found.lsf_sigma)
+        return Spectrum(wide(found.flux), ivar, mask, found.wavelength, lsf)
+    return type(found)(wide(found.value), ivar, mask)
 
 
 def _nothing(name: str, count: int, size: int) -> Measurement:
@@ -77,6 +91,13 @@ def _nothing(name: str, count: int, size: int) -> Measurement:
     if declared.kind == "coefficients":
         shape = (count, declared.size or 0)
         return Coefficients(np.zeros(shape), mask=np.zeros(shape, dtype=bool))
+    if declared.kind == "catalog":
+        shape = (count, declared.size or 0)
+        return Catalog(*np.zeros((5, *shape)), mask=np.zeros(shape, dtype=bool))
+    if declared.kind == "map":
+        shape = (count, declared.size or 0, declared.size or 0)
+        absent = np.zeros(shape, dtype=bool)
+        return SegmentationMap(np.zeros(shape), absent, declared.pixel_scale_arcsec or 0.0)
     if declared.kind == "spectrum":
         shape = (count, len(declared.wavelength))
         nothing = np.zeros(shape)

@@ -12,6 +12,7 @@ from omnisky.mock.native import desi, gaia, hsc, legacysurvey, sdss
 from omnisky.mock.native.files import marks
 from omnisky.mock.native.rows import Instruments, Rows
 from omnisky.mock.population import UniverseConfig, draw_with_fluxes
+from omnisky.mock.surroundings import ON_REQUEST, measured
 from omnisky.mock.truth import COLUMNS, STAR, Truth
 from omnisky.modalities import Observations, SkyObjects
 
@@ -52,8 +53,14 @@ def modalities_of(survey: str) -> tuple[str, ...]:
     from omnisky.surveys import surveys
 
     _check_survey(survey)
-    # Sampled XP spectra are made from the coefficients; no table of the archive has them.
-    return tuple(m.name for m in surveys()[survey].modalities if m.name != "gaia_xp")
+    # XP in other forms is made from the coefficients; no table of the archive has it so.
+    apart = ("gaia_xp", "gaia_xp_bp", "gaia_xp_rp", *ON_REQUEST)
+    return tuple(m.name for m in surveys()[survey].modalities if m.name not in apart)
+
+
+def _known(survey: str) -> tuple[str, ...]:
+    """Return the modalities of a survey, those that are only made on request included."""
+    return modalities_of(survey) + tuple(n for n in ON_REQUEST if n.startswith(survey))
 
 
 def _check_survey(survey: str) -> None:
@@ -303,24 +310,27 @@ class Universe:
         index : slice, int or array, optional
             Which objects; those that the survey does not have are left out. All by default.
         modalities : iterable of str, optional
-            Which of the survey's modalities; all by default.
+            Which of the survey's modalities; by default those of `modalities_of`. On request
+            there are `omnisky.mock.surroundings.ON_REQUEST` as well.
 
         Raises
         ------
         ValueError
             If the survey is unknown, none of the objects is in it, or a modality is not its own.
         """
-        known = modalities_of(survey)
-        wanted = tuple(known if modalities is None else modalities)
-        if unknown := [name for name in wanted if name not in known]:
+        wanted = tuple(modalities_of(survey) if modalities is None else modalities)
+        if unknown := [name for name in wanted if name not in (known := _known(survey))]:
             raise ValueError(f"{survey} has no modality {', '.join(unknown)}; it has {known}")
-        return _observed(self.native(survey, index, heavy=_HEAVY[survey] in wanted), wanted)
+        native = self.native(survey, index, heavy=_HEAVY[survey] in wanted)
+        return measured(native, wanted, self.config.seed)
 
     def observe_one(self, i: int) -> dict[str, SkyObjects]:
         """Return what each survey has of one object, by survey."""
         truth, fluxes = self._drawn(self._rows(i))
         return {
-            survey: _observed(self._native(survey, truth, fluxes, True), modalities_of(survey))
+            survey: measured(
+                self._native(survey, truth, fluxes, True), modalities_of(survey), self.config.seed
+            )
             for survey in SURVEYS
             if truth[f"in_{survey}"][0]
         }
@@ -335,8 +345,8 @@ class Universe:
         index : slice, int or array, optional
             Which objects; all by default.
         modalities : iterable of str, optional
-            Names of modalities, all of all surveys by default. Where a survey does not have an
-            object, its modalities are missing.
+            Names of modalities, by default those of `modalities_of` of all surveys. Where a survey
+            does not have an object, its modalities are missing.
 
         Raises
         ------
@@ -348,6 +358,7 @@ class Universe:
         wanted = None if modalities is None else list(modalities)
         by_survey = {survey: modalities_of(survey) for survey in SURVEYS}
         if wanted is not None:
+            by_survey = {survey: _known(survey) for survey in SURVEYS}
             every = {name for names in by_survey.values() for name in names}
             if unknown := [name for name in wanted if name not in every]:
                 raise ValueError(
@@ -362,7 +373,8 @@ class Universe:
                 place = np.flatnonzero(truth[f"in_{survey}"])
                 heavy = _HEAVY[survey] in names
                 native = self._native(survey, truth, fluxes, heavy) if len(place) else None
-                found |= scattered(names, native, place, len(rows), self.size)
+                like = len(rows), self.size, self.config.seed
+                found |= scattered(names, native, place, like)
         return Observations({name: found[name] for name in wanted or found})
 
     def owners(self, survey: str) -> tuple[np.ndarray, np.ndarray]:
@@ -386,14 +398,3 @@ class Universe:
         numbers = np.concatenate([part.number for part in parts])
         ids = np.concatenate([part.objects().object_id for part in parts])
         return ids, np.where(numbers < _MOST, numbers, -1)
-
-
-def _observed(rows: Rows, wanted: Sequence[str]) -> SkyObjects:
-    """Return typed objects with some of their modalities."""
-    if not len(rows):
-        raise ValueError(
-            f"none of these objects is in {rows.survey}; see the column in_{rows.survey} of the "
-            "truth, and ask for more objects"
-        )
-    objects = rows.objects()
-    return replace(objects, observations=objects.observations.select(*wanted))

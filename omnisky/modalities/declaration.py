@@ -9,7 +9,9 @@ import numpy as np
 
 __all__ = ["Kind", "Modality", "UnknownModalityError"]
 
-Kind = Literal["scalar", "spectrum", "image", "coefficients"]
+Kind = Literal["scalar", "spectrum", "image", "coefficients", "catalog", "map"]
+# Kinds whose number of values is fixed by `Modality.size`.
+_SIZED = ("image", "coefficients", "catalog", "map")
 
 
 class UnknownModalityError(KeyError):
@@ -27,7 +29,7 @@ class Modality:
     ----------
     name : str
         Unique name, ``survey_quantity``, for example ``"gaia_xp"``.
-    kind : {"scalar", "spectrum", "image", "coefficients"}
+    kind : {"scalar", "spectrum", "image", "coefficients", "catalog", "map"}
         Shape of one object's measurement.
     survey : str
         Name of the survey that measured it.
@@ -51,9 +53,9 @@ class Modality:
     bands : tuple of str
         Bands of an image, in order.
     pixel_scale_arcsec : float, optional
-        Side of an image's pixel.
+        Side of a pixel of an image or map.
     size : int, optional
-        Side of an image in pixels, or number of coefficients.
+        Side of an image or map in pixels, number of coefficients, or most sources of a catalog.
     zero_point : float, optional
         AB magnitude of one unit of flux.
     error_column : str, optional
@@ -87,16 +89,16 @@ class Modality:
                 f"nothing else has it; found kind={self.kind!r}, "
                 f"wavelength_nm={self.wavelength_nm!r}"
             )
-        described = bool(self.bands) and self.pixel_scale_arcsec is not None
-        if (self.kind == "image") != described:
+        scaled = self.pixel_scale_arcsec is not None
+        if (self.kind == "image") != bool(self.bands) or (self.kind in ("image", "map")) != scaled:
             raise ValueError(
-                f"modality {self.name!r}: an image needs bands and pixel_scale_arcsec and nothing "
-                f"else has them; found kind={self.kind!r}, bands={self.bands!r}, "
-                f"pixel_scale_arcsec={self.pixel_scale_arcsec!r}"
+                f"modality {self.name!r}: an image needs bands and pixel_scale_arcsec, a map "
+                f"pixel_scale_arcsec, and nothing else has them; found kind={self.kind!r}, "
+                f"bands={self.bands!r}, pixel_scale_arcsec={self.pixel_scale_arcsec!r}"
             )
-        if (self.kind in ("image", "coefficients")) != (self.size is not None):
+        if (self.kind in _SIZED) != (self.size is not None):
             raise ValueError(
-                f"modality {self.name!r}: images and coefficients need a size and nothing else has "
+                f"modality {self.name!r}: {', '.join(_SIZED)} need a size and nothing else has "
                 f"one; found kind={self.kind!r}, size={self.size!r}"
             )
         low, high = self.valid_range

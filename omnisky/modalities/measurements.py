@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from omnisky.modalities.surroundings import Catalog, SegmentationMap
+from omnisky.modalities.surroundings import rows_of as _rows
+
 __all__ = ["Coefficients", "Image", "Measurement", "Scalar", "Spectrum"]
-
-
-def _rows(array: np.ndarray, index: Any) -> np.ndarray:
-    """Take rows; a single integer still gives a batch of one object."""
-    rows = array[index]
-    return rows[None] if isinstance(index, (int, np.integer)) else rows
 
 
 @dataclass(frozen=True)
@@ -267,7 +264,8 @@ class Coefficients:
         return np.asarray(self.mask.any(axis=1))
 
 
-Measurement: TypeAlias = Scalar | Spectrum | Image | Coefficients
+_WithErrors: TypeAlias = Scalar | Spectrum | Image | Coefficients
+Measurement: TypeAlias = _WithErrors | Catalog | SegmentationMap
 
 
 def _not_negative(measurement: Measurement, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -282,7 +280,7 @@ def _not_negative(measurement: Measurement, name: str, shape: tuple[int, ...]) -
     return array.astype(np.float32)
 
 
-def _clean(measurement: Measurement, values: str, ndim: int) -> None:
+def _clean(measurement: _WithErrors, values: str, ndim: int) -> None:
     """Check and normalise the arrays of a measurement in place (it is frozen for everyone else)."""
     kind = type(measurement).__name__
     if hasattr(getattr(measurement, values), "to_value"):

@@ -7,10 +7,11 @@ from typing import Any, overload
 
 from omnisky.modalities.declaration import UnknownModalityError
 from omnisky.modalities.measurements import Coefficients, Image, Measurement, Scalar, Spectrum
+from omnisky.modalities.surroundings import Catalog, SegmentationMap
 
 __all__ = ["Observations"]
 
-_KINDS = (Scalar, Spectrum, Image, Coefficients)
+_KINDS = (Scalar, Spectrum, Image, Coefficients, Catalog, SegmentationMap)
 
 
 class Observations(Mapping[str, Measurement]):
@@ -22,8 +23,9 @@ class Observations(Mapping[str, Measurement]):
 
     Parameters
     ----------
-    measurements : mapping of str to Scalar, Spectrum, Image or Coefficients
-        Measurements by modality name, all of the same length.
+    measurements : mapping of str to Measurement
+        Scalar, Spectrum, Image, Coefficients, Catalog or SegmentationMap by modality name, all of
+        the same length.
 
     Raises
     ------

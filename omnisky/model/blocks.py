@@ -11,7 +11,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CrossAttention", "DecoderBlock", "EncoderBlock", "GatedMLP", "SelfAttention", "norm"]
+__all__ = [
+    "CrossAttention",
+    "DecoderBlock",
+    "EncoderBlock",
+    "GatedMLP",
+    "MeanAttention",
+    "SelfAttention",
+    "norm",
+]
 
 
 class _Block(nn.Module):
@@ -57,6 +65,17 @@ class SelfAttention(nn.Module):
     ) -> Float[Tensor, "B N D"]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
+
+
+class MeanAttention(SelfAttention):
+    """What AION-1 0.0.2 does in the decoder: all slots are blocked, so that each hears the mean.
+
+    Every slot asked for counts, of whatever modality. Queries and keys play no part.
+    """
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Float[Tensor, "B N D"]:
+        v = self.qkv(x).chunk(3, dim=-1)[2]
+        return self.proj(v.mean(1, keepdim=True).expand_as(v))
 
 
 class CrossAttention(nn.Module):
@@ -118,10 +137,13 @@ class EncoderBlock(_Block):
 class DecoderBlock(_Block):
     """Self-attention among the requested slots, cross-attention to the context, then MLP."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, qk_norm: bool) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float, qk_norm: bool, *, hear_mean: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = norm(dim)
-        self.self_attn = SelfAttention(dim, num_heads, qk_norm)
+        attention = MeanAttention if hear_mean else SelfAttention
+        self.self_attn = attention(dim, num_heads, qk_norm)
         self.query_norm = norm(dim)
         self.context_norm = norm(dim)
         self.cross_attn = CrossAttention(dim, num_heads, qk_norm)

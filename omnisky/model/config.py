@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from omnisky.codecs.codec import Codec, TokenGroup
 
@@ -23,11 +24,17 @@ class ModalityTokens:
         Its number in this checkpoint: explicit, append-only, never derived from names or order.
     groups : tuple of TokenGroup
         Its tokens, in order.
+    also : tuple of str
+        Other modalities whose tokens mean the same and may be given in its place.
+    grid : tuple of int
+        Rows and columns of its tokens, for fixed positions; one number for a sequence.
     """
 
     name: str
     id: int
     groups: tuple[TokenGroup, ...]
+    also: tuple[str, ...] = ()
+    grid: tuple[int, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -51,6 +58,10 @@ class ModelConfig:
         The gated MLP has ``int(2 * mlp_ratio * dim / 3)`` hidden units.
     qk_norm : bool
         Normalise queries and keys per head.
+    positions : {"learned", "fixed"}
+        Position vectors: learned, or sines and cosines of the place in each modality's `grid`.
+    compat : {"", "aion-0.0.2"}
+        A release whose behaviour, right or wrong, is reproduced; see `omnisky.model.aion`.
     modalities : tuple of ModalityTokens
         What it reads and writes.
 
@@ -66,6 +77,8 @@ class ModelConfig:
     num_heads: int
     mlp_ratio: float = 4.0
     qk_norm: bool = True
+    positions: Literal["learned", "fixed"] = "learned"
+    compat: str = ""
     modalities: tuple[ModalityTokens, ...] = ()
 
     def __post_init__(self) -> None:
@@ -74,10 +87,17 @@ class ModelConfig:
                 f"num_heads={self.num_heads} must divide dim={self.dim}, and both depths must be "
                 f"at least 1; found {self.encoder_depth} and {self.decoder_depth}"
             )
-        for what in ("id", "name"):
-            values = [getattr(m, what) for m in self.modalities]
+        names = [name for m in self.modalities for name in (m.name, *m.also)]
+        for what, values in (("id", [m.id for m in self.modalities]), ("name", names)):
             if len(set(values)) != len(values):
                 raise ValueError(f"modality {what}s must be unique; found {values}")
+        if self.positions not in ("learned", "fixed"):
+            raise ValueError(f"positions are 'learned' or 'fixed'; found {self.positions!r}")
+        if self.positions == "fixed" and (bad := [m for m in self.modalities if not _fits(m)]):
+            raise ValueError(
+                f"fixed positions need a grid of as many places as tokens; {bad[0].name!r} has "
+                f"{bad[0].n_tokens} tokens and the grid {bad[0].grid}"
+            )
 
     @classmethod
     def preset(cls, name: str, modalities: Iterable[ModalityTokens] = ()) -> ModelConfig:
@@ -94,11 +114,11 @@ class ModelConfig:
 
     def with_codecs(self, codecs: Mapping[str, Codec]) -> ModelConfig:
         """Return the configuration with codecs' modalities appended; ids go on counting."""
-        known = {m.name for m in self.modalities}
+        known = {name for m in self.modalities for name in (m.name, *m.also)}
         first = 1 + max((m.id for m in self.modalities), default=-1)
         new = [(name, codec) for name, codec in codecs.items() if name not in known]
         appended = tuple(
-            ModalityTokens(name=name, id=first + i, groups=codec.groups)
+            ModalityTokens(name=name, id=first + i, groups=codec.groups, grid=_grid(codec.n_tokens))
             for i, (name, codec) in enumerate(new)
         )
         return replace(self, modalities=self.modalities + appended)
@@ -116,8 +136,21 @@ class ModelConfig:
                 TokenGroup(**{**group, "levels": tuple(group["levels"])})
                 for group in modality["groups"]
             )
-            listed.append(ModalityTokens(name=modality["name"], id=modality["id"], groups=groups))
+            rest = {key: tuple(modality.get(key, ())) for key in ("also", "grid")}
+            listed.append(
+                ModalityTokens(name=modality["name"], id=modality["id"], groups=groups, **rest)
+            )
         return cls(**{**config, "modalities": tuple(listed)})
+
+
+def _grid(tokens: int) -> tuple[int, int]:
+    """Return a square of that many tokens if there is one, as of an image, else a column."""
+    side = math.isqrt(tokens)
+    return (side, side) if side**2 == tokens else (tokens, 1)
+
+
+def _fits(modality: ModalityTokens) -> bool:
+    return len(modality.grid) in (1, 2) and math.prod(modality.grid) == modality.n_tokens
 
 
 def _size(dim: int, encoder_depth: int, decoder_depth: int, num_heads: int) -> dict[str, int]:

@@ -187,12 +187,12 @@ def set_values(module: nn.Module, values: Tensor) -> None:
     module : ModalityEmbedding or ModalityLogits
         Whose groups to tell.
     values : Tensor, shape (ordinal token, id)
-        Meaning of each id, in the modality's unit.
+        Meaning of each id, in the modality's unit; groups of fewer ids read the first ones.
     """
     assert isinstance(module, (ModalityEmbedding, ModalityLogits))
     for group in module.groups:
         assert isinstance(group, _Group)
         if group.group.kind == "ordinal":
-            group.values.copy_(values[: group.group.n_tokens])
+            group.values.copy_(values[: group.group.n_tokens, : group.group.vocab_size])
             values = values[group.group.n_tokens :]
             group.refresh()

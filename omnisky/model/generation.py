@@ -11,21 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from omnisky.codecs.codec import Codec
 from omnisky.codecs.tokens import Tokens
-from omnisky.modalities import Scalar, Spectrum, UnknownModalityError
+from omnisky.modalities import Measurement, Scalar, Spectrum, UnknownModalityError
 from omnisky.model.transformer import Selection, Transformer
 
 if TYPE_CHECKING:
     from omnisky.model.model import Model
 
-__all__ = ["Generation", "ScalarPosterior", "SpectrumSamples", "generate"]
+__all__ = ["Generation", "MeasurementSamples", "ScalarPosterior", "SpectrumSamples", "generate"]
 
 _BATCH = 1024
 
@@ -94,20 +95,49 @@ class SpectrumSamples:
         return self.samples.std(axis=0)
 
 
+@dataclass(frozen=True)
+class MeasurementSamples:
+    """Hold samples of measurements of another kind: images, maps, catalogues, coefficients.
+
+    A sequence: item s is sample s, a measurement with a row an object.
+
+    Parameters
+    ----------
+    measured : Measurement
+        All samples, sample after sample.
+    n_samples : int
+        Number of samples.
+    """
+
+    measured: Measurement
+    n_samples: int
+
+    def __len__(self) -> int:
+        return self.n_samples
+
+    def __getitem__(self, sample: int) -> Any:
+        if not -self.n_samples <= sample < self.n_samples:
+            raise IndexError(f"no sample {sample}; there are {self.n_samples}")
+        n_objects = len(self.measured) // self.n_samples
+        start = sample % self.n_samples * n_objects
+        return self.measured[start : start + n_objects]
+
+
+_Result: TypeAlias = ScalarPosterior | SpectrumSamples | MeasurementSamples
+
+
 class Generation(Mapping[str, Any]):
     """Hold what was generated, by target modality, and the sampled tokens.
 
     Parameters
     ----------
     results : mapping
-        `ScalarPosterior` or `SpectrumSamples` by modality.
+        `ScalarPosterior`, `SpectrumSamples` or `MeasurementSamples` by modality.
     tokens : Tokens
         Sampled tokens, rows ordered sample after sample: row ``s * n_objects + o``.
     """
 
-    def __init__(
-        self, results: Mapping[str, ScalarPosterior | SpectrumSamples], tokens: Tokens
-    ) -> None:
+    def __init__(self, results: Mapping[str, _Result], tokens: Tokens) -> None:
         self._results = dict(results)
         self.tokens = tokens
 
@@ -170,7 +200,7 @@ def generate(
     Returns
     -------
     Generation
-        By target: posterior and samples of scalars, sampled spectra of spectra.
+        By target: posterior and samples of scalars, sampled spectra of spectra, samples of others.
 
     Raises
     ------
@@ -185,68 +215,70 @@ def generate(
     draws = _Draws(temperature, torch.Generator().manual_seed(seed))
     ids, known = network.lay_out(given)
     ids, known = ids.repeat(n_samples, 1), known.repeat(n_samples, 1)
-    results: dict[str, ScalarPosterior | SpectrumSamples] = {}
+    results: dict[str, _Result] = {}
     first = True
     for target in targets:
         slots = (network.slot_modality == network.names.index(target)).nonzero()[:, 0]
         # Before anything is sampled all repeats are alike: compute one of them.
         share = n_samples if first and len(slots) == 1 else 1
-        chances = _sample_modality(network, ids, known, slots, draws, share, steps)
-        known[:, slots] = True
-        results[target] = _result(model, target, ids[:, slots], chances, n_samples)
+        codec = model.tokenizer.codecs[target]
+        chances = _sample_modality(network, codec, (ids, known), slots, draws, share, steps)
+        results[target] = _result(codec, ids[:, slots], known[:, slots], chances, n_samples)
         first = False
     where = {t: network.slot_modality == network.names.index(t) for t in targets}
-    return Generation(results, Tokens({t: ids[:, slots] for t, slots in where.items()}))
+    made = {t: ids[:, slots] for t, slots in where.items()}
+    return Generation(results, Tokens(made, {t: known[:, s] for t, s in where.items()}))
 
 
 def _sample_modality(
     network: Transformer,
-    ids: Tensor,
-    known: Tensor,
+    codec: Codec,
+    table: tuple[Tensor, Tensor],
     slots: Tensor,
     draws: _Draws,
     share: int,
     steps: int,
 ) -> Tensor | None:
-    """Write sampled ids into their slots; return the probabilities of a one-token modality."""
-    known = known.clone()
-    chances = None
+    """Write sampled ids into their slots and which there are into the mask; both are `table`.
+
+    Returns the probabilities of a one-token modality. What the first tokens say about how many
+    others there are is believed: the rest is neither sampled nor shown.
+    """
+    ids, known = table
+    rows = len(ids) // share
+    chances = []
+    here = torch.ones_like(known)
     for chunk in _schedule(network, slots, steps, draws.generator):
-        rows = len(ids) // share
         for start in range(0, rows, _BATCH):
             part = slice(start, min(start + _BATCH, rows))
-            chance, position = _probabilities(network, ids[part], known[part], chunk, draws)
-            for p, column in zip(chance, position, strict=True):
-                repeated = p.repeat(share, 1)
-                wanted = torch.cat(
-                    [torch.arange(part.start, part.stop) + s * rows for s in range(share)]
-                )
-                ids[wanted, column] = draws.draw(repeated)
-            if len(slots) == 1:
-                chances = chance[0] if chances is None else torch.cat([chances, chance[0]])
-        known[:, chunk] = True
-    return chances
+            asked = here[part][:, chunk]
+            for chance, row, column in _probabilities(
+                network, ids[part], known[part], Selection(chunk.expand(asked.shape), asked), draws
+            ):
+                wanted = torch.cat([row + start + s * rows for s in range(share)])
+                ids[wanted, column] = draws.draw(chance.repeat(share, 1))
+                if len(slots) == 1:
+                    chances.append(chance)
+        here[:, slots] = codec.existing(ids[:, slots])
+        known[:, chunk] = here[:, chunk]
+    return torch.cat(chances) if chances else None
 
 
 def _probabilities(
-    network: Transformer, ids: Tensor, known: Tensor, chunk: Tensor, draws: _Draws
-) -> tuple[list[Tensor], list[int]]:
-    """Return probabilities (object, id) for each slot of the chunk, and the slots' numbers."""
+    network: Transformer, ids: Tensor, known: Tensor, asked: Selection, draws: _Draws
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Yield for each slot asked for: probabilities (row, id), the rows, and the slot's number."""
+    if not asked.mask.any():
+        return
     slots = known.any(0).nonzero()[:, 0]
     visible = Selection(slots.expand(len(ids), -1), known[:, slots])
-    asked = Selection(
-        chunk.expand(len(ids), -1), torch.ones(len(ids), len(chunk), dtype=torch.bool)
-    )
-    chances, positions = [], []
-    for _, rows, logits in network.predict(
-        network.decode_slots(network.encode_slots(ids, visible), asked), asked
-    ):
-        column = rows % len(chunk)
+    decoded = network.decode_slots(network.encode_slots(ids, visible), asked)
+    width = asked.slots.shape[1]
+    for _, rows, logits in network.predict(decoded, asked):
+        column = rows % width
         for c in column.unique().tolist():
-            # Rows of one column come in object order.
-            chances.append(draws.probabilities(logits[column == c]))
-            positions.append(int(chunk[c]))
-    return chances, positions
+            here = column == c
+            yield draws.probabilities(logits[here]), rows[here] // width, int(asked.slots[0, c])
 
 
 def _schedule(
@@ -265,19 +297,20 @@ def _schedule(
     steps = min(steps, len(ordered))
     edges = np.geomspace(1, len(ordered), steps).round().astype(int)
     edges = np.maximum(edges, np.arange(1, steps + 1))
+    edges[-1] = len(ordered)  # a single step would end at 1
     return [ordered[a:b] for a, b in zip([0, *edges[:-1]], edges, strict=True)]
 
 
 def _result(
-    model: Model, target: str, ids: Tensor, chances: Tensor | None, n_samples: int
-) -> ScalarPosterior | SpectrumSamples:
-    codec = model.tokenizer.codecs[target]
-    measured = codec.decode(ids)
+    codec: Codec, ids: Tensor, mask: Tensor, chances: Tensor | None, n_samples: int
+) -> _Result:
+    measured = codec.decode(ids, mask)
     n_objects = len(ids) // n_samples
     if isinstance(measured, Spectrum):
         samples = measured.flux.reshape(n_samples, n_objects, -1)
         return SpectrumSamples(samples, measured.wavelength)
-    assert isinstance(measured, Scalar)
+    if not isinstance(measured, Scalar):
+        return MeasurementSamples(measured, n_samples)
     assert chances is not None
     # Conditioned on other samples, the posterior is the mean over the joint samples.
     probabilities = chances.reshape(-1, n_objects, chances.shape[1]).double().mean(0)
@@ -304,6 +337,12 @@ def _check(
         raise UnknownModalityError(
             f"cannot generate {', '.join(unknown) or 'nothing'}; this model knows "
             f"{', '.join(names)}"
+        )
+    ordered = [m.name for m in model.config.modalities if len(m.grid) == 1 and m.name in targets]
+    if ordered:
+        raise ValueError(
+            f"{', '.join(ordered)} of AION-1 cannot be generated: the order of its special tokens "
+            "was not published"
         )
     both = [t for t in targets if t in given]
     if both or len(set(targets)) < len(targets):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor
 
 from omnisky.codecs.codec import Codec
+from omnisky.codecs.loading import fetch, is_hub_id
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import set_values
+from omnisky.model.packed import encode_packed
 from omnisky.model.transformer import Transformer
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
@@ -32,18 +35,22 @@ _KIND = "model"
 
 @dataclass(frozen=True)
 class Embedding:
-    """Hold one vector an object.
+    """Hold one vector an object, or one a token.
 
     Parameters
     ----------
-    vectors : array of float32, shape (object, dim)
-        Mean of the encoder outputs over the tokens the object has; 0 where it has none.
-    valid : array of bool, shape (object,)
-        False for objects without a single token.
+    vectors : array of float32, shape (object, dim) or (object, token, dim)
+        Mean of the encoder outputs over the tokens the object has, or the outputs themselves; 0
+        where there are none.
+    valid : array of bool, shape (object,) or (object, token)
+        False for objects without a single token, or for tokens an object lacks.
+    slices : mapping of str to slice
+        Where the tokens of each modality are; empty for one vector an object.
     """
 
     vectors: np.ndarray
     valid: np.ndarray
+    slices: Mapping[str, slice] = field(default_factory=dict)
 
 
 def shipped() -> dict[str, Path]:
@@ -52,21 +59,28 @@ def shipped() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
 
 
-def pretrained_folder(name: str | os.PathLike) -> Path:
-    """Return the folder of a pretrained model: a name that ships with omnisky, or a path.
+def pretrained_folder(name: str | os.PathLike, revision: str | None = None) -> Path:
+    """Return the folder of a pretrained model: a name that ships, a path, or a hub id.
 
     Raises
     ------
     FileNotFoundError
-        If it is neither.
+        If it is none of them, or the hub cannot be reached.
+    ValueError
+        If a revision is given for a folder.
     """
     known = shipped()
     if str(name) in known:
         return known[str(name)]
+    if isinstance(name, str) and is_hub_id(name) and not Path(name).exists():
+        return fetch(name, ["config.json", "*.safetensors", "codecs/*"], revision)
+    if revision is not None:
+        raise ValueError(f"revision={revision!r} is for hub ids; {name} is a folder")
     if not Path(name).is_dir():
         raise FileNotFoundError(
-            f"no pretrained model {str(name)!r}: it is neither a folder nor one of those that ship "
-            f"with omnisky ({', '.join(known) or 'none'})"
+            f"no pretrained model {str(name)!r}: it is neither a folder, nor a hub id "
+            f"organisation/name, nor one of those that ship with omnisky "
+            f"({', '.join(known) or 'none'})"
         )
     return Path(name)
 
@@ -78,17 +92,33 @@ class Model:
     ----------
     network : Transformer
         The transformer.
-    tokenizer : Tokenizer
-        Codecs of exactly its modalities.
+    tokenizer : Tokenizer, optional
+        Codecs of its modalities. A modality without one is used by its tokens only.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer has a codec of a modality that the transformer does not know.
     """
 
-    def __init__(self, network: Transformer, tokenizer: Tokenizer) -> None:
-        if set(network.names) != set(tokenizer.codecs):
+    def __init__(self, network: Transformer, tokenizer: Tokenizer | None) -> None:
+        known = {name for m in network.config.modalities for name in (m.name, *m.also)}
+        if tokenizer is not None and (strange := sorted(set(tokenizer.codecs) - known)):
             raise ValueError(
-                f"transformer and tokenizer disagree: {sorted(network.names)} and "
-                f"{sorted(tokenizer.codecs)}"
+                f"the tokenizer has codecs of {', '.join(strange)}, which the transformer does not "
+                f"know; it knows {', '.join(sorted(known))}"
             )
-        self.network, self.tokenizer = network, tokenizer
+        self.network, self._tokenizer = network, tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Codecs of its modalities; raises `ValueError` if it came without any."""
+        if self._tokenizer is None:
+            raise ValueError(
+                "this model came without codecs, so it takes tokens only; put AION-1's folder "
+                "codecs/ beside its config.json, or tokenise with codecs loaded by themselves"
+            )
+        return self._tokenizer
 
     @property
     def config(self) -> ModelConfig:
@@ -100,16 +130,50 @@ class Model:
         return f"Model({size / 1e6:.2f} M parameters; {', '.join(self.network.names)})"
 
     @classmethod
-    def from_preset(cls, preset: str, tokenizer: Tokenizer) -> Model:
-        """Return an untrained model of a named size for the modalities of a tokenizer."""
+    def from_preset(cls, preset: str, tokenizer: Tokenizer | None = None) -> Model:
+        """Return an untrained model of a named size.
+
+        Parameters
+        ----------
+        preset : str
+            One of `omnisky.model.config.PRESETS`.
+        tokenizer : Tokenizer, optional
+            Its modalities become the model's. Without it, the model has the 40 domains of AION-1,
+            in its layout, and takes tokens only.
+
+        Raises
+        ------
+        ValueError
+            If the preset is unknown.
+        """
+        if tokenizer is None:
+            from omnisky.model.aion import released_modalities
+
+            config = ModelConfig.preset(preset, released_modalities())
+            return cls(Transformer(replace(config, positions="fixed")), None)
         config = ModelConfig.preset(preset).with_codecs(tokenizer.codecs)
         model = cls(Transformer(config), tokenizer)
         model._tell_values(tokenizer.codecs)
         return model
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike) -> Model:
-        """Load a model that ships with omnisky by name, or any from its folder.
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike,
+        *,
+        revision: str | None = None,
+        compat: Literal["aion-0.0.2"] | None = None,
+    ) -> Model:
+        """Load a model that ships with omnisky, from a folder, or from the hub.
+
+        Parameters
+        ----------
+        name : str or path
+            A name that ships, a folder (ours or AION-1's), or a hub id ``organisation/name``.
+        revision : str, optional
+            Commit, tag or branch of a hub id.
+        compat : {"aion-0.0.2"}, optional
+            For AION-1: also reproduce what that release does wrong.
 
         Raises
         ------
@@ -118,7 +182,13 @@ class Model:
         CheckpointError
             If a file is damaged, pickled, of another version, or parts do not fit together.
         """
-        folder = pretrained_folder(name)
+        from omnisky.model.aion import is_released, read_released, released_tokenizer
+
+        folder = pretrained_folder(name, revision)
+        if is_released(folder):
+            return cls(read_released(folder, compat=compat), released_tokenizer(folder, compat))
+        if compat is not None:
+            raise ValueError(f"compat={compat!r} is for AION-1's checkpoints; {folder} is none")
         config, tensors = read_folder(folder, _KIND)
         tokenizer = Tokenizer.from_pretrained(folder / "codecs")
         try:
@@ -163,9 +233,10 @@ class Model:
         Raises
         ------
         ValueError
-            If the tokenizer lacks a modality of this model.
+            If the tokenizer lacks a codec that this model has.
         """
-        lacking = [name for name in self.network.names if name not in tokenizer.codecs]
+        held = self._tokenizer.codecs if self._tokenizer else {}
+        lacking = [name for name in held if name not in tokenizer.codecs]
         if lacking:
             raise ValueError(f"the larger tokenizer has no codec of {', '.join(lacking)}")
         network = Transformer(self.config.with_codecs(tokenizer.codecs))
@@ -182,6 +253,17 @@ class Model:
                 set_values(self.network.embeddings[name], values)
                 set_values(self.network.logits[name], values)
 
+    def cast(self, precision: Literal["float32", "bfloat16"]) -> Model:
+        """Compute in another number format from now on; returns itself.
+
+        bfloat16 is faster where the processor computes in it, and rounds: weigh it against an
+        embedding in float32 of some of your objects.
+        """
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16'; found {precision!r}")
+        self.network.cast(getattr(torch, precision))
+        return self
+
     def tokenize(self, observations: Observations) -> Tokens:
         """Return the tokens of observations; see `Tokenizer.encode`."""
         return self.tokenizer.encode(observations)
@@ -194,17 +276,20 @@ class Model:
     def embed(
         self,
         given: Tokens | Observations,
-        pooling: Literal["mean"] = "mean",
+        pooling: Literal["mean", "none"] = "mean",
         batch_size: int = 512,
     ) -> Embedding:
-        """Return one vector an object: the mean encoder output over all tokens it has.
+        """Return the mean encoder output over all tokens an object has, or every token's.
+
+        Under ``compat="aion-0.0.2"`` it is what that release gives: the decoder's context of the
+        first 256 tokens, rows of missing tokens included.
 
         Parameters
         ----------
         given : Tokens or Observations
             Any subset of the model's modalities; objects may miss any of them.
-        pooling : {"mean"}
-            How token vectors become one.
+        pooling : {"mean", "none"}
+            One vector an object, or one a token.
         batch_size : int
             Objects at a time.
 
@@ -213,16 +298,30 @@ class Model:
         UnknownModalityError
             If the model does not know a modality.
         """
-        if pooling != "mean":
-            raise ValueError(f"pooling must be 'mean'; found {pooling!r}")
+        if pooling not in ("mean", "none"):
+            raise ValueError(f"pooling must be 'mean' or 'none'; found {pooling!r}")
         tokens = self.as_tokens(given)
+        pool = self._mean if pooling == "mean" else self.network.encode
+        if self.config.compat:
+            pool = partial(self._as_released, pooling)
         vectors, valid = [], []
         for start in range(0, len(tokens), batch_size):
-            x, mask = self.network.encode(tokens[slice(start, start + batch_size)])
-            count = mask.sum(1, keepdim=True)
-            vectors.append((x.sum(1) / count.clamp(min=1)).float().cpu())
-            valid.append((count[:, 0] > 0).cpu())
-        return Embedding(torch.cat(vectors).numpy(), torch.cat(valid).numpy())
+            x, mask = pool(tokens[slice(start, start + batch_size)])
+            vectors.append(x.float().cpu())
+            valid.append(mask.cpu())
+        slices = {} if pooling == "mean" or self.config.compat else self.network.slices(tokens)
+        return Embedding(torch.cat(vectors).numpy(), torch.cat(valid).numpy(), slices)
+
+    def _mean(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        ids, visible = self.network.select_given(tokens)
+        return encode_packed(self.network, ids, visible).mean(len(tokens))
+
+    def _as_released(self, pooling: str, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        from omnisky.model.aion import released_context
+
+        x = released_context(self.network, tokens)
+        x = x.mean(1) if pooling == "mean" else x
+        return x, torch.ones(x.shape[:-1], dtype=torch.bool)
 
     def generate(
         self,

@@ -19,13 +19,10 @@ from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import UnknownModalityError
 from omnisky.model.blocks import DecoderBlock, EncoderBlock, initialise, norm
 from omnisky.model.config import ModelConfig
-from omnisky.model.embeddings import (
-    ModalityEmbedding,
-    ModalityLogits,
-    expected_values,
-)
+from omnisky.model.embeddings import ModalityEmbedding, ModalityLogits, expected_values
+from omnisky.model.positions import fixed_positions
 
-__all__ = ["Encoded", "Selection", "Transformer"]
+__all__ = ["Encoded", "Selection", "Transformer", "layout_buffers"]
 
 # Groups of similar length a batch is encoded in; more of them save little and cost calls.
 _GROUPS = 4
@@ -90,6 +87,7 @@ class Transformer(nn.Module):
 
     slot_modality: Tensor
     slot_position: Tensor
+    fixed_positions: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -101,7 +99,10 @@ class Transformer(nn.Module):
         dim = config.dim
         block = (dim, config.num_heads, config.mlp_ratio, config.qk_norm)
         self.encoder = nn.ModuleList(EncoderBlock(*block) for _ in range(config.encoder_depth))
-        self.decoder = nn.ModuleList(DecoderBlock(*block) for _ in range(config.decoder_depth))
+        hear_mean = bool(config.compat)
+        self.decoder = nn.ModuleList(
+            DecoderBlock(*block, hear_mean=hear_mean) for _ in range(config.decoder_depth)
+        )
         self.encoder_norm, self.decoder_norm = norm(dim), norm(dim)
         self.decoder_proj_context = nn.Linear(dim, dim)
         initialise(self)
@@ -109,18 +110,26 @@ class Transformer(nn.Module):
         listed = config.modalities
         self.embeddings = nn.ModuleDict({m.name: ModalityEmbedding(m, dim) for m in listed})
         self.logits = nn.ModuleDict({m.name: ModalityLogits(m, dim) for m in listed})
-        n_slots = sum(m.n_tokens for m in listed)
         self.modality_vectors = nn.ParameterDict(
             {m.name: nn.Parameter(torch.randn(dim) * 0.02) for m in listed}
         )
+        learned = listed if config.positions == "learned" else ()
         self.position_vectors = nn.ParameterDict(
-            {m.name: nn.Parameter(torch.randn(m.n_tokens, dim) * 0.02) for m in listed}
+            {m.name: nn.Parameter(torch.randn(m.n_tokens, dim) * 0.02) for m in learned}
         )
-        modality = torch.cat([torch.full((m.n_tokens,), i) for i, m in enumerate(listed)])
-        position = torch.cat([torch.arange(m.n_tokens) for m in listed])
-        assert len(modality) == n_slots
-        self.register_buffer("slot_modality", modality, persistent=False)
-        self.register_buffer("slot_position", position, persistent=False)
+        for name, buffer in layout_buffers(config).items():
+            self.register_buffer(name, buffer, persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the blocks; vectors of tokens and places stay in float32."""
+        return self.decoder_proj_context.weight.dtype
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Convert the blocks to another number format, in place, for use rather than training."""
+        blocks = (self.encoder, self.decoder, self.encoder_norm, self.decoder_norm)
+        for part in (*blocks, self.decoder_proj_context):
+            part.to(dtype)
 
     @property
     def names(self) -> list[str]:
@@ -135,46 +144,80 @@ class Transformer(nn.Module):
         UnknownModalityError
             If the model does not know a modality.
         ValueError
-            If a modality has another number of tokens than the model expects, or ids beyond its
-            vocabulary.
+            If a modality has another number of tokens than the model expects, ids beyond its
+            vocabulary, or is given twice, under two names.
         """
-        unknown = [name for name in tokens if name not in self.names]
-        if unknown:
-            raise UnknownModalityError(
-                f"this model does not know {', '.join(unknown)}; it knows {', '.join(self.names)}"
-            )
+        given = self._by_slots(tokens)
         ids, masks = [], []
         for modality in self.config.modalities:
             shape = (len(tokens), modality.n_tokens)
-            if modality.name not in tokens:
+            name = given.get(modality.name)
+            if name is None:
                 ids.append(torch.zeros(shape, dtype=torch.long))
                 masks.append(torch.zeros(shape, dtype=torch.bool))
                 continue
-            given = tokens[modality.name]
-            _check_vocabulary(given, modality)
-            ids.append(given)
-            masks.append(tokens.mask[modality.name])
+            _check_vocabulary(tokens[name], modality)
+            ids.append(tokens[name])
+            masks.append(tokens.mask[name])
         device = self.slot_modality.device
         return torch.cat(ids, 1).to(device), torch.cat(masks, 1).to(device)
 
+    def _by_slots(self, tokens: Tokens) -> dict[str, str]:
+        """Return, for each modality of ours that is given, the name it is given under."""
+        ours = {name: m.name for m in self.config.modalities for name in (m.name, *m.also)}
+        if unknown := [name for name in tokens if name not in ours]:
+            raise UnknownModalityError(
+                f"this model does not know {', '.join(unknown)}; it knows {', '.join(ours)}"
+            )
+        given: dict[str, str] = {}
+        for name in tokens:
+            if ours[name] in given:
+                raise ValueError(
+                    f"{given[ours[name]]!r} and {name!r} are one and the same to this model; give "
+                    "one of them"
+                )
+            given[ours[name]] = name
+        return given
+
+    def slots_of(self, name: str) -> Int[Tensor, " slot"]:
+        """Return the slot numbers of a modality, under any name it goes by."""
+        number = [name in (m.name, *m.also) for m in self.config.modalities].index(True)
+        return (self.slot_modality == number).nonzero()[:, 0]
+
     def place_vectors(self) -> Float[Tensor, "S D"]:
         """Return position plus modality vector of every slot."""
-        return torch.cat([self.position_vectors[n] + self.modality_vectors[n] for n in self.names])
+        modality = torch.stack([self.modality_vectors[n] for n in self.names])[self.slot_modality]
+        if self.config.positions == "fixed":
+            return self.fixed_positions + modality
+        return torch.cat([self.position_vectors[n] for n in self.names]) + modality
 
-    def embed_slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """Return the token vectors of all slots, without place vectors."""
-        parts = ids.split([m.n_tokens for m in self.config.modalities], dim=1)
-        return torch.cat(
-            [self.embeddings[name](part) for name, part in zip(self.names, parts, strict=True)], 1
-        )
+    def embed_slots(self, ids: Int[Tensor, "B S"], visible: Selection) -> Float[Tensor, "B N D"]:
+        """Return the token vectors of some slots, without place vectors."""
+        shown = self.slot_modality[visible.slots[visible.mask]]
+        # In training all are part of the graph: the optimizer and other processes expect each
+        # weight to have a gradient, zero if need be.
+        needed = list(range(len(self.names))) if self.training else shown.unique().tolist()
+        if not needed:
+            return self.mask_token.expand(*visible.slots.shape, -1)
+        where = torch.zeros_like(self.slot_modality)
+        parts, first = [], 0
+        for number in needed:
+            slots = self.slots_of(self.names[number])
+            parts.append(self.embeddings[self.names[number]](ids[:, slots]))
+            where[slots] = torch.arange(first, first + len(slots), device=ids.device)
+            first += len(slots)
+        place = where[visible.slots][..., None].expand(-1, -1, self.config.dim)
+        return torch.cat(parts, 1).gather(1, place)
 
     def encode_slots(self, ids: Int[Tensor, "B S"], visible: Selection) -> Encoded:
         """Encode the visible slots of each object."""
         place = self.place_vectors()[visible.slots]
-        vectors = self.embed_slots(ids)
-        x = torch.gather(vectors, 1, visible.slots[..., None].expand(-1, -1, vectors.shape[-1]))
-        x = x + place
-        mask = None if bool(visible.mask.all()) else visible.mask[:, None, :]
+        x = self.embed_slots(ids, visible) + place
+        mask = None
+        if not bool(visible.mask.all()):
+            mask = visible.mask[:, None, :]
+            x, place = (torch.where(visible.mask[..., None], v, 0) for v in (x, place))
+        x, place = x.to(self.dtype), place.to(self.dtype)
         for block in self.encoder:
             x = block(x, mask)
         x = self.encoder_norm(x)
@@ -186,7 +229,7 @@ class Transformer(nn.Module):
         A slot attends to the asked slots of its own modality only, so that what is predicted for
         one modality does not depend on which others are asked for at the same time.
         """
-        x = self.mask_token + self.place_vectors()[asked.slots]
+        x = (self.mask_token + self.place_vectors()[asked.slots]).to(self.dtype)
         modality = self.slot_modality[asked.slots]
         self_mask = (modality[:, :, None] == modality[:, None, :]) & asked.mask[:, None, :]
         context_mask = encoded.mask[:, None, :]
@@ -201,7 +244,7 @@ class Transformer(nn.Module):
 
         Rows number the asked slots in the flattened (B, M) table.
         """
-        flat, kept = decoded.flatten(0, 1), asked.mask.flatten()
+        flat, kept = decoded.flatten(0, 1).to(self.mask_token.dtype), asked.mask.flatten()
         modality = self.slot_modality[asked.slots].flatten()
         position = self.slot_position[asked.slots].flatten()
         found = []
@@ -240,6 +283,15 @@ class Transformer(nn.Module):
         encoded = self._encode_given(tokens)
         return encoded.tokens * encoded.mask[..., None], encoded.mask
 
+    def slices(self, tokens: Tokens) -> dict[str, slice]:
+        """Return where the tokens of each modality given are among the vectors of `encode`."""
+        ordered = sorted(tokens, key=lambda name: int(self.slots_of(name)[0]))
+        ends = torch.tensor([len(self.slots_of(name)) for name in ordered]).cumsum(0).tolist()
+        return {
+            name: slice(end - len(self.slots_of(name)), end)
+            for name, end in zip(ordered, ends, strict=True)
+        }
+
     def can_ask(self, given: Iterable[str]) -> tuple[str, ...]:
         """Return modalities of one ordinal token, quantities, that are not among those given."""
         return tuple(
@@ -271,21 +323,21 @@ class Transformer(nn.Module):
         vectors = encoded.tokens * encoded.mask[..., None]
         if not asks:
             return vectors, encoded.mask, vectors.new_zeros(len(vectors), 0)
-        numbers = [self.names.index(name) for name in asks]
-        slots = torch.stack([(self.slot_modality == i).nonzero()[0, 0] for i in numbers])
+        slots = torch.stack([self.slots_of(name)[0] for name in asks])
         asked = slots.expand(len(vectors), -1)
         decoded = self.decode_slots(encoded, Selection(asked, torch.ones_like(asked).bool()))
+        decoded = decoded.to(self.mask_token.dtype)
         answers = [expected_values(self.logits[n], decoded[:, i]) for i, n in enumerate(asks)]
         return vectors, encoded.mask, torch.cat(answers, dim=1)
 
-    def _encode_given(self, tokens: Tokens) -> Encoded:
+    def select_given(self, tokens: Tokens) -> tuple[Int[Tensor, "B S"], Selection]:
+        """Return the table of ids, and all slots of the modalities given that objects have."""
         ids, mask = self.lay_out(tokens)
-        given = [i for i, name in enumerate(self.names) if name in tokens]
-        slots = torch.isin(self.slot_modality, torch.tensor(given, device=ids.device)).nonzero()[
-            :, 0
-        ]
-        visible = Selection(slots.expand(len(ids), -1), mask[:, slots])
-        return self.encode_slots(ids, visible)
+        slots = torch.cat([self.slots_of(name) for name in tokens]).sort().values
+        return ids, Selection(slots.expand(len(ids), -1), mask[:, slots])
+
+    def _encode_given(self, tokens: Tokens) -> Encoded:
+        return self.encode_slots(*self.select_given(tokens))
 
     def set_dropout(self, rate: float) -> None:
         """Leave out this share of what each part of each block says, in training mode only."""
@@ -308,6 +360,19 @@ class Transformer(nn.Module):
             for name, _ in self.named_parameters()
             if name == "mask_token" or name.startswith(("modality_vectors", "position_vectors"))
         }
+
+
+def layout_buffers(config: ModelConfig) -> dict[str, Tensor]:
+    """Return what follows from the configuration: each slot's modality and place."""
+    listed = config.modalities
+    buffers = {
+        "slot_modality": torch.cat([torch.full((m.n_tokens,), i) for i, m in enumerate(listed)]),
+        "slot_position": torch.cat([torch.arange(m.n_tokens) for m in listed]),
+    }
+    if config.positions == "fixed":
+        vectors = [fixed_positions(m.grid, config.dim) for m in listed]
+        buffers["fixed_positions"] = torch.cat(vectors)
+    return buffers
 
 
 def _check_vocabulary(ids: Tensor, modality) -> None:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ __all__ = ["FORMAT", "Checkpoint", "DamagedCheckpointError", "clean", "latest", 
 FORMAT = 1
 _FOLDER = re.compile(r"step-(\d{8,})")
 _WRITING = ".writing-"
-_TENSOR_FILES = ("model", "optimizer")
+_TENSOR_FILES = ("model", "optimizer", "average")
 
 
 class DamagedCheckpointError(CheckpointError):
@@ -46,6 +46,8 @@ class Checkpoint:
         Steps done.
     model, optimizer : dict of str to Tensor
         Weights and optimizer moments, flat.
+    average : dict of str to Tensor
+        Moving average of the weights, empty where none is kept.
     state : dict
         What else there is, as JSON: config, fingerprint, sampler position, metrics. Random numbers
         and the learning rate follow from the seed and the step, so they have no state.
@@ -55,6 +57,7 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
+    average: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
@@ -112,6 +115,8 @@ def _write_files(checkpoint: Checkpoint, folder: Path) -> None:
     for name in _TENSOR_FILES:
         # Tied weights share memory, which safetensors refuses; a copy each is always right.
         tensors = getattr(checkpoint, name)
+        if name == "average" and not tensors:
+            continue
         copies = {key: t.detach().cpu().clone().contiguous() for key, t in tensors.items()}
         contents[f"{name}.safetensors"] = tensors_to_bytes(copies)
     manifest = {
@@ -195,7 +200,8 @@ def load(path: str | os.PathLike) -> Checkpoint:
     manifest = _read_manifest(path)
     contents = {name: _read_checked(path / name, sha) for name, sha in manifest["files"].items()}
     try:
-        tensors = {n: tensors_from_bytes(contents[f"{n}.safetensors"]) for n in _TENSOR_FILES}
+        there = [n for n in _TENSOR_FILES if n != "average" or f"{n}.safetensors" in contents]
+        tensors = {n: tensors_from_bytes(contents[f"{n}.safetensors"]) for n in there}
         state = json.loads(contents["state.json"])
     except (KeyError, SafetensorError, ValueError) as error:
         raise DamagedCheckpointError(f"checkpoint {path} cannot be read: {error}") from error

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["OptimizerName", "Precision", "TrainConfig"]
+__all__ = ["OptimizerName", "Precision", "ScheduleName", "TrainConfig"]
 
 Precision = Literal["fp32", "bf16"]
-OptimizerName = Literal["adamw", "muon"]
+OptimizerName = Literal["adamw", "adam", "muon"]
+ScheduleName = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +23,27 @@ class TrainConfig:
         Number of optimizer steps of the whole run.
     batch_size : int
         Objects a step, over all processes together.
-    optimizer : {"adamw", "muon"}
-        ``"muon"`` moves the hidden matrices that the module names by Muon and the rest by AdamW.
+    optimizer : {"adamw", "adam", "muon"}
+        ``"adam"`` adds the weight decay to the gradient, as Adam had it first; ``"muon"`` moves the
+        hidden matrices that the module names by Muon and the rest by AdamW.
     learning_rate : float
         Peak learning rate.
     warmup_steps : int
         Steps of linear rise to the peak. A run shorter than that ends while still rising.
+    schedule : {"cosine", "constant"}
+        What follows the warm-up: half a cosine down, or the peak for ever.
     final_learning_rate_fraction : float
-        Learning rate of the last step, as a fraction of the peak; a cosine leads there.
+        Learning rate of the last step of a cosine, as a fraction of the peak.
     weight_decay : float
         Weight decay of matrices; vectors and scalars have none.
     beta1, beta2 : float
         AdamW decay rates of the two moments.
     clip_norm : float
         Longest allowed gradient; ``inf`` clips nothing.
+    ema : float
+        Decay rate of the moving average of the weights, which is what is evaluated and what comes
+        out in the end; 0 for none. In step n it is at most n / (n + 9), so that the first weights
+        are soon forgotten.
     precision : {"fp32", "bf16"}
         Number format of the forward pass; weights and optimizer stay in fp32.
     seed : int
@@ -58,11 +66,13 @@ class TrainConfig:
     optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-3
     warmup_steps: int = 0
+    schedule: ScheduleName = "cosine"
     final_learning_rate_fraction: float = 0.01
     weight_decay: float = 0.05
     beta1: float = 0.9
     beta2: float = 0.95
     clip_norm: float = 1.0
+    ema: float = 0.0
     precision: Precision = "fp32"
     seed: int = 0
     checkpoint_every: int = 1000
@@ -77,10 +87,14 @@ class TrainConfig:
         self._between("learning_rate", 0.0, math.inf, open_low=True)
         self._between("final_learning_rate_fraction", 0.0, 1.0)
         self._between("weight_decay", 0.0, math.inf)
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "ema"):
             self._between(name, 0.0, 1.0, open_high=True)
         self._between("clip_norm", 0.0, math.inf, open_low=True, allow_infinity=True)
-        for name, names in (("precision", Precision), ("optimizer", OptimizerName)):
+        for name, names in (
+            ("precision", Precision),
+            ("optimizer", OptimizerName),
+            ("schedule", ScheduleName),
+        ):
             if getattr(self, name) not in get_args(names):
                 raise ValueError(
                     f"{name} must be one of {', '.join(get_args(names))}; "

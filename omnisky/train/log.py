@@ -23,9 +23,10 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.utils.tensorboard.writer import SummaryWriter
 
-__all__ = ["Averages", "ProgressBar", "RunLog"]
+__all__ = ["Averages", "ProgressBar", "RunLog", "usage_figures"]
 
 _logger = logging.getLogger(__name__)
 _told: set[str] = set()
@@ -61,6 +62,28 @@ class Averages:
             pairs = [part[name] for part in parts if name in part]
             merged[name] = sum(s for s, _ in pairs) / sum(n for _, n in pairs)
         return merged
+
+
+def usage_figures(counts: Tensor) -> dict[str, float]:
+    """Return how well a vocabulary is used.
+
+    Parameters
+    ----------
+    counts : Tensor, shape (code,)
+        How often each code was chosen.
+
+    Returns
+    -------
+    dict
+        ``codes_used``, the fraction chosen at all, and ``code_entropy_bits``, the entropy of the
+        choices; log2 of the vocabulary would be the best.
+    """
+    share = counts.double() / counts.sum().clamp(min=1)
+    entropy = -(share * share.clamp(min=1e-300).log2()).sum()
+    return {
+        "codes_used": float((counts > 0).double().mean()),
+        "code_entropy_bits": abs(float(entropy)),
+    }
 
 
 class RunLog:

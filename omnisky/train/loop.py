@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,8 +21,9 @@ from torch import Tensor, nn
 from omnisky.train import checkpoint as checkpoints
 from omnisky.train.checkpoint import Checkpoint
 from omnisky.train.config import TrainConfig
-from omnisky.train.log import Averages, ProgressBar, RunLog
+from omnisky.train.log import Averages, ProgressBar, RunLog, usage_figures
 from omnisky.train.optim import (
+    MovingAverage,
     build_optimizer,
     build_schedule,
     optimizer_tensors,
@@ -29,12 +32,13 @@ from omnisky.train.optim import (
 from omnisky.train.parallel import Processes, join_processes, wrap
 from omnisky.train.sampler import (
     EpochSampler,
+    MixtureSampler,
     preserve_random_state,
     seed_all,
     step_generator,
 )
 
-__all__ = ["Objective", "train"]
+__all__ = ["MixedObjective", "Objective", "train"]
 
 _MAY_CHANGE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"}
 
@@ -64,7 +68,7 @@ class Objective(Protocol):
 
     def loss(
         self, module: nn.Module, indices: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Return the mean loss over some objects, and metrics to log.
 
         Parameters
@@ -80,6 +84,24 @@ class Objective(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Return metrics on held-out objects; empty if there is nothing to say."""
+        ...
+
+
+@runtime_checkable
+class MixedObjective(Objective, Protocol):
+    """An objective with objects of several sources, whose module chooses codes.
+
+    Attributes
+    ----------
+    mixture : list of (int, float)
+        Number of objects and weight of each source. Objects are numbered through the sources.
+    """
+
+    @property
+    def mixture(self) -> list[tuple[int, float]]: ...
+
+    def take_usage(self) -> Tensor:
+        """Return how often each code was chosen since the last call, LongTensor (code,)."""
         ...
 
 
@@ -143,6 +165,7 @@ def train(
             bar.close()
             if log is not None:
                 log.close()
+        run.finish()
         return run.metrics
 
 
@@ -155,13 +178,8 @@ class _Run:
         self.wrapped = wrap(self.module, processes)
         self.optimizer = build_optimizer(self.module, config)
         self.schedule = build_schedule(self.optimizer, config)
-        self.sampler = EpochSampler(
-            objective.n_examples,
-            config.batch_size,
-            config.seed,
-            rank=processes.rank,
-            world_size=processes.world_size,
-        )
+        self.sampler = _sampler(objective, config, processes)
+        self.average = MovingAverage(self.module, config.ema) if config.ema else None
         self.step = 0
         self.metrics: dict[str, float] = {}
 
@@ -202,6 +220,8 @@ class _Run:
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
+        if self.average is not None:
+            self.average.update(self.step)
         return {"loss": loss.detach().double(), "gradient_norm": norm.detach(), **metrics}
 
     def _report(self, averages: Averages, examples_per_second: float) -> dict[str, float]:
@@ -212,6 +232,9 @@ class _Run:
                 "the weights are lost, earlier checkpoints are kept. Lower learning_rate or "
                 "clip_norm, lengthen warmup_steps, or look for NaN in the data"
             )
+        if isinstance(self.objective, MixedObjective):
+            counts = self.processes.gather(self.objective.take_usage())
+            means |= usage_figures(torch.stack(counts).sum(0))
         rate = self.optimizer.param_groups[0]["lr"]
         return means | {"learning_rate": rate, "examples_per_second": examples_per_second}
 
@@ -219,7 +242,7 @@ class _Run:
         if not self.processes.is_main:
             return {}
         self.module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.average.taken() if self.average else nullcontext():
             found = self.objective.evaluate()
         self.wrapped.train()
         return {f"evaluation/{name}": float(value) for name, value in found.items()}
@@ -238,10 +261,16 @@ class _Run:
                 step=self.step,
                 model=self.module.state_dict(),
                 optimizer=optimizer_tensors(self.optimizer),
+                average=self.average.state_dict() if self.average else {},
                 state=state,
             )
             checkpoints.save(saved, out, keep=self.config.keep_checkpoints)
         self.processes.wait()
+
+    def finish(self) -> None:
+        """Leave the weights in the module that were evaluated."""
+        if self.average is not None:
+            self.average.take()
 
     def restore(self, found: Checkpoint, out: Path) -> None:
         """Take everything from a checkpoint, after checking that it is of the same run."""
@@ -254,6 +283,8 @@ class _Run:
                 f"{_REMEDY}"
             ) from error
         restore_optimizer(self.optimizer, found.optimizer)
+        if self.average is not None:
+            self.average.load_state_dict(found.average)
         self.sampler.load_state_dict(found.state["sampler"])
         self.step, self.metrics = found.step, found.state["metrics"]
         self.schedule = build_schedule(self.optimizer, self.config, self.step)
@@ -265,7 +296,9 @@ class _Run:
                 f"its fingerprint is {found.state['fingerprint']!r}, that of this objective "
                 f"{self.objective.fingerprint!r}. {_REMEDY}"
             )
-        now, before = dataclasses.asdict(self.config), found.state["config"]
+        # What an earlier omnisky could not be told, it did as the defaults say.
+        defaults = {f.name: f.default for f in dataclasses.fields(self.config)}
+        now, before = dataclasses.asdict(self.config), defaults | found.state["config"]
         changed = [
             f"{name} {before.get(name)!r} there, {now.get(name)!r} here"
             for name in sorted(now.keys() | before.keys())
@@ -287,6 +320,16 @@ _REMEDY = (
     "Train in another folder, or pass resume=False, which sets the earlier run aside and starts "
     "anew"
 )
+
+
+def _sampler(
+    objective: Objective, config: TrainConfig, processes: Processes
+) -> EpochSampler | MixtureSampler:
+    place = {"rank": processes.rank, "world_size": processes.world_size}
+    if isinstance(objective, MixedObjective) and len(objective.mixture) > 1:
+        counts, weights = zip(*objective.mixture, strict=True)
+        return MixtureSampler(counts, weights, config.batch_size, config.seed, **place)
+    return EpochSampler(objective.n_examples, config.batch_size, config.seed, **place)
 
 
 def _set_aside(out: Path) -> None:

@@ -1,9 +1,10 @@
-"""How are weights moved? AdamW, or Muon beside it, and the learning rate over time."""
+"""How are weights moved? Adam in three ways, the learning rate over time, and their average."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from omnisky.train.config import TrainConfig
 
 __all__ = [
+    "MovingAverage",
     "MuonWithAdamW",
     "build_optimizer",
     "build_schedule",
@@ -118,7 +120,8 @@ def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optim
     rate, betas = config.learning_rate, (config.beta1, config.beta2)
     if matrices:
         return MuonWithAdamW(matrices, groups, rate, config.weight_decay, betas)
-    return torch.optim.AdamW(groups, lr=rate, betas=betas)
+    adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return adam(groups, lr=rate, betas=betas)
 
 
 def _declared(module: nn.Module, name: str) -> set[str]:
@@ -137,11 +140,13 @@ def _declared(module: nn.Module, name: str) -> set[str]:
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Return the learning rate of a step (from 0), as a fraction of the peak.
 
-    It rises on a line over `warmup_steps`, then falls on half a cosine, so that the last step has
-    `final_learning_rate_fraction`.
+    It rises on a line over `warmup_steps`, then stays, or falls on half a cosine, so that the last
+    step has `final_learning_rate_fraction`.
     """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
     length = max(1, config.steps - 1 - config.warmup_steps)
     progress = min(1.0, (step - config.warmup_steps) / length)
     low = config.final_learning_rate_fraction
@@ -158,6 +163,69 @@ def build_schedule(
     for group in optimizer.param_groups:
         group["initial_lr"] = config.learning_rate
     return LambdaLR(optimizer, lambda now: learning_rate_factor(now, config), last_epoch=step - 1)
+
+
+class MovingAverage:
+    """Keep the exponential moving average of a module's parameters.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its trained parameters are averaged; buffers are as they are.
+    decay : float
+        Weight of the past in each step; see `TrainConfig`.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self._means = {n: p.detach().clone() for n, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after a step, counted from 1."""
+        keep = min(self.decay, step / (step + 9))
+        for name, mean in self._means.items():
+            mean.lerp_(self._parameters[name], 1 - keep)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the averages by name of the parameter."""
+        return dict(self._means)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is of other parameters.
+        """
+        if state.keys() != self._means.keys():
+            other = sorted(state.keys() ^ self._means.keys())
+            raise ValueError(
+                f"the stored moving average is of other weights than those trained here: "
+                f"{', '.join(other[:5])}; train in another folder"
+            )
+        for name, mean in self._means.items():
+            mean.copy_(state[name])
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Give the module its averaged weights, in place."""
+        for name, parameter in self._parameters.items():
+            parameter.copy_(self._means[name])
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Let the module have its averaged weights for a while."""
+        kept = {n: p.detach().clone() for n, p in self._parameters.items()}
+        self.take()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self._parameters.items():
+                    parameter.copy_(kept[name])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -12,13 +12,13 @@ import json
 import os
 import tomllib
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import cattrs
 
-__all__ = ["read_recipe", "write_json"]
+__all__ = ["read_recipe", "read_section", "write_json"]
 
 T = TypeVar("T")
 
@@ -29,11 +29,13 @@ def read_recipe(path: str | os.PathLike, kind: type[T], overrides: Iterable[str]
     Parameters
     ----------
     path : path
-        A TOML file. Its sections are the fields of `kind` that are dataclasses themselves.
+        A TOML file. Its sections are the fields of `kind` that are dataclasses themselves, or
+        tuples of a dataclass (``[[name]]``).
     kind : type
         The dataclass to make.
     overrides : iterable of str
-        ``"key=value"`` or ``"section.key=value"``; the value is TOML, or else text as it stands.
+        ``"key=value"`` or ``"section.key=value"``, or ``"section.0.key=value"`` for the first of
+        several; the value is TOML, or else text as it stands.
 
     Returns
     -------
@@ -65,6 +67,32 @@ def read_recipe(path: str | os.PathLike, kind: type[T], overrides: Iterable[str]
         raise ValueError(f"recipe {path}: {'; '.join(_messages(error))}") from error
 
 
+def read_section(values: Mapping[str, Any], kind: type[T], where: str) -> T:
+    """Make a dataclass of a section of a recipe whose type another key tells.
+
+    Parameters
+    ----------
+    values : mapping
+        The section.
+    kind : type
+        The dataclass to make.
+    where : str
+        Name of the section in messages, such as ``"codec.config"``.
+
+    Raises
+    ------
+    ValueError
+        If a key or value is not allowed; all such keys are named.
+    """
+    problems = list(_wrong_keys(dict(values), kind, f"{where}."))
+    if problems:
+        raise ValueError("; ".join(problems))
+    try:
+        return _converter().structure(dict(values), kind)
+    except cattrs.BaseValidationError as error:
+        raise ValueError("; ".join(f"{where}.{m}" for m in _messages(error))) from error
+
+
 def write_json(resolved: Any, path: str | os.PathLike) -> Path:
     """Write a resolved recipe (any dataclass) as JSON, whole or not at all.
 
@@ -90,11 +118,28 @@ def _override(found: dict[str, Any], override: str) -> None:
     keys = [key.strip() for key in name.split(".")]
     if not equals or not all(keys):
         raise ValueError(f"override {override!r} is not of the form key=value or section.key=value")
+    section: Any = found
     for key in keys[:-1]:
-        found = found.setdefault(key, {})
-        if not isinstance(found, dict):
-            raise ValueError(f"override {override!r}: {key!r} is a value, not a section")
-    found[keys[-1]] = _value(text.strip())
+        section = _inner(section, key, override)
+    if not isinstance(section, dict):
+        raise ValueError(f"override {override!r}: {keys[-1]!r} is no key of a section")
+    section[keys[-1]] = _value(text.strip())
+
+
+def _inner(section: Any, key: str, override: str) -> Any:
+    """Return the section of a key, or of a number where there are several."""
+    if isinstance(section, list):
+        if not (key.isdecimal() and int(key) < len(section)):
+            raise ValueError(
+                f"override {override!r}: there are {len(section)} such sections, numbered from 0; "
+                f"found {key!r}"
+            )
+        inner = section[int(key)]
+    else:
+        inner = section.setdefault(key, {})
+    if not isinstance(inner, dict | list):
+        raise ValueError(f"override {override!r}: {key!r} is a value, not a section")
+    return inner
 
 
 def _value(text: str) -> Any:
@@ -123,6 +168,10 @@ def _wrong_keys(found: dict[str, Any], kind: type, where: str = "") -> Iterator[
         inner = _section_of(hints[key])
         if inner is not None and isinstance(value, dict):
             yield from _wrong_keys(value, inner, f"{where}{key}.")
+        elif inner is not None and isinstance(value, list):
+            for number, one in enumerate(value):
+                if isinstance(one, dict):
+                    yield from _wrong_keys(one, inner, f"{where}{key}.{number}.")
     for name, field in fields.items():
         optional = dataclasses.MISSING not in (field.default,) or (
             field.default_factory is not dataclasses.MISSING
@@ -132,8 +181,9 @@ def _wrong_keys(found: dict[str, Any], kind: type, where: str = "") -> Iterator[
 
 
 def _section_of(hint: Any) -> type | None:
-    """Return the dataclass a type asks for, also as ``Section | None``."""
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    """Return the dataclass a type asks for, also as ``Section | None`` and of several."""
+    bare = get_origin(hint) in (Union, types.UnionType, tuple)
+    options = get_args(hint) if bare else (hint,)
     sections = [o for o in options if dataclasses.is_dataclass(o)]
     return sections[0] if len(sections) == 1 and isinstance(sections[0], type) else None
 

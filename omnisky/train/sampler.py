@@ -6,8 +6,9 @@ Both follow from the seed and the position alone, so that a resumed run goes on 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 __all__ = [
     "EpochSampler",
+    "MixtureSampler",
     "preserve_random_state",
     "seed_all",
     "step_generator",
@@ -110,6 +112,99 @@ class EpochSampler:
                     f"{getattr(self, name)}. Train in another folder, or with the former data"
                 )
         self.position = state["position"]
+
+
+class MixtureSampler:
+    """Give batches of objects of several sources, in which each source has a fixed share.
+
+    Within a source every object comes once before any comes again, as `EpochSampler` has it. Where
+    the shares of a batch are no whole numbers, they are met over the following batches. Objects are
+    numbered through the sources, one source after the other.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        Number of objects of each source.
+    weights : sequence of float
+        Share of each source in a batch, relative to the others.
+    batch_size, seed, rank, world_size
+        As for `EpochSampler`.
+
+    Raises
+    ------
+    ValueError
+        If a source has no objects or no weight, or the batch cannot be shared equally.
+    """
+
+    def __init__(
+        self,
+        counts: Sequence[int],
+        weights: Sequence[float],
+        batch_size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(counts) != len(weights) or not all(w > 0 for w in weights):
+            raise ValueError(f"each source needs a positive weight; found {list(weights)}")
+        if batch_size % world_size:
+            raise ValueError(
+                f"batch_size must be a multiple of the number of processes, {world_size}; "
+                f"found {batch_size}"
+            )
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.counts, self.weights, self.seed = list(counts), list(weights), seed
+        # One batch at a time is asked of them, of the size that is due.
+        self._samplers = [EpochSampler(n, 1, _mix(seed, i)) for i, n in enumerate(counts)]
+        self._first = np.concatenate([[0], np.cumsum(counts)[:-1]]).tolist()
+
+    def next_batch(self) -> Tensor:
+        """Return this process's share of the next batch, LongTensor (object,), and move on."""
+        parts = []
+        for sampler, first, due in zip(self._samplers, self._first, self._due(), strict=True):
+            if due:
+                sampler.batch_size = due
+                parts.append(first + sampler.next_batch())
+        return torch.cat(parts)[self.rank :: self.world_size]
+
+    def _due(self) -> list[int]:
+        """Return how many objects of each source the next batch has."""
+        given = np.array([sampler.position for sampler in self._samplers])
+        share = np.array(self.weights) / sum(self.weights)
+        due = np.zeros(len(given), dtype=int)
+        first = given.sum() + 1
+        for number in range(first, first + self.batch_size):
+            # The next object comes from the source that lacks most of what is its own.
+            due[np.argmax(share * number - given - due)] += 1
+        return due.tolist()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the positions, in objects of all processes, and what they belong to."""
+        positions = [sampler.position for sampler in self._samplers]
+        return {
+            "positions": positions,
+            "counts": self.counts,
+            "weights": self.weights,
+            "seed": self.seed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to stored positions; the number of processes may have changed since.
+
+        Raises
+        ------
+        ValueError
+            If they belong to other data, weights or another seed.
+        """
+        for name in ("counts", "weights", "seed"):
+            if state[name] != getattr(self, name):
+                raise ValueError(
+                    f"the stored sampler positions are for {name} {state[name]}; found "
+                    f"{getattr(self, name)}. Train in another folder, or with the former data"
+                )
+        for sampler, position in zip(self._samplers, state["positions"], strict=True):
+            sampler.position = position
 
 
 def seed_all(seed: int, step: int, rank: int = 0) -> None:

@@ -151,7 +151,7 @@ def test_pretrain_and_train_codec_pass_on_what_was_said(run, monkeypatch, tmp_pa
 
     calls = []
     monkeypatch.setattr(omnisky.train.pretraining, "pretrain", lambda *a: calls.append(a))
-    monkeypatch.setattr(omnisky.train.codec, "train_codec", lambda *a: calls.append(a))
+    monkeypatch.setattr(omnisky.train.codec, "train_codec", lambda *a: calls.append(a) or {})
     recipe = tmp_path / "r.toml"
     recipe.write_text("")
     assert run("pretrain", recipe, "--set", "train.steps=2", "--set", "a=b", "--out", "x")[0] == 0

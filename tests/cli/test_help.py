@@ -17,7 +17,7 @@ OPTIONS = {
     "mock": f"--objects --seed --area-deg2 --out --store --surveys {_STORE} {_WHERE}",
     "ingest": "--out --catalog --cutouts --selection --on-error --dataset --images --size --bands "
     "--missing-bands --without-image --trusted --redshifts --coefficients --labels --ra --dec "
-    f"--keep --column --id --resample {_STORE} {_WHERE}",
+    f"--keep --column --id --resample --surroundings {_STORE} {_WHERE}",
     "match": "--out --radius-arcsec --how --all-pairs --neighbors --epoch --names --overwrite "
     f"{_WHERE}",
     "cutout": "--positions --out --size --survey --bands --missing-bands --radius-arcsec --trusted "
@@ -33,6 +33,7 @@ OPTIONS = {
     "--resample",
     "pretrain": "--set --out",
     "train-codec": "--set --out",
+    "codec": "--data --mock --modality --split --objects --seed --out --column --id --resample",
     "info": "",
     "cite": "--model",
 }

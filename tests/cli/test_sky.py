@@ -600,3 +600,27 @@ def test_native_files_of_all_surveys(run, real_data, tmp_path):
     )
     assert code == 0
     assert "36 pairs" in printed
+
+
+def test_surroundings_go_from_the_table_to_the_stream(desk):
+    succeed(
+        *("ingest", "legacysurvey", "--catalog", "tractor-0100p000.fits", "--images", "bricks"),
+        *("--surroundings", "--selection", "none", "--out", "sky/with_surroundings"),
+    )
+    store = omnisky.open("sky/with_surroundings")
+    found = store.read().observations
+    catalog = found["legacysurvey_catalog"]
+    assert isinstance(catalog, omnisky.Catalog)
+    # Eight sources in a row, 5 arcsec apart: two on either side lie within 12.6 arcsec.
+    assert sorted(catalog.mask.sum(1).tolist()) == [3, 3, 4, 4, 5, 5, 5, 5]
+    assert found["legacysurvey_segmentation"].present.all()
+    pairs = omnisky.match(store, omnisky.open("sky/desi"), radius_arcsec=1.0)
+    with pairs.stream(batch_size=6) as stream:
+        (batch,) = list(stream)
+    assert batch["with_surroundings.legacysurvey_catalog"].x.shape == (6, 20)
+    assert batch["with_surroundings.legacysurvey_segmentation"].field.shape == (6, 96, 96)
+
+
+def test_surroundings_are_of_the_legacy_survey(desk, capsys):
+    assert main(["ingest", "desi", "--catalog", "x.fits", "--surroundings", "--out", "y"]) == 2
+    assert "--surroundings is for legacysurvey, not for desi" in capsys.readouterr().err

@@ -6,7 +6,8 @@ import torch
 
 from omnisky.codecs import SampledSpectrumCodec, load_codec
 from omnisky.modalities import Scalar, Spectrum
-from omnisky.train.codec import SpectrumObjective, spectrum_report
+from omnisky.train.codec import CodecObjective, DataRecipe
+from omnisky.train.codec.sources import InMemory, Part
 
 
 @pytest.fixture
@@ -106,7 +107,14 @@ def test_training_lowers_the_loss_and_reports(star_tokenizer, mini):
 
     codec = copy.deepcopy(star_tokenizer.codecs["gaia_xp"])
     spectra = mini.observations["gaia_xp"]
-    objective = SpectrumObjective(codec, spectra, spectra[:50])
+    part = Part(
+        name="gaia_xp",
+        modality="gaia_xp",
+        source=DataRecipe(dataset="gaia-apogee-mini"),
+        training=InMemory(spectra),
+        held_out=InMemory(spectra[:50]),
+    )
+    objective = CodecObjective(codec, [part])
     optimizer = torch.optim.AdamW(codec.parameters(), 3e-3)
     generator = torch.Generator().manual_seed(0)
     losses = []
@@ -117,6 +125,9 @@ def test_training_lowers_the_loss_and_reports(star_tokenizer, mini):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.95 * losses[0]
-    report = spectrum_report(codec, spectra)
+    assert objective.take_usage().sum() == 30 * 128 * codec.groups[1].n_tokens
+    assert not objective.take_usage().any()
+    assert objective.evaluate().keys() == codec.report(spectra).keys()
+    report = codec.report(spectra)
     assert report["chi2_per_pixel_median"] < report["chi2_per_pixel_90"]
     assert 0 < report["codes_used_fraction"] <= 1

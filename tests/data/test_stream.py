@@ -14,9 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnisky.data.match import match
-from omnisky.data.store import write_store
-from omnisky.data.stream import Permutation, Schedule, Stream, reader
-from omnisky.modalities import Coefficients, Image, Observations, Scalar, SkyObjects, Spectrum
+from omnisky.data.store import open_store, write_store
+from omnisky.data.stream import Permutation, RowReader, Schedule, Stream, reader
+from omnisky.modalities import (
+    Catalog,
+    Coefficients,
+    Image,
+    Observations,
+    Scalar,
+    SegmentationMap,
+    SkyObjects,
+    Spectrum,
+)
 
 pytest.importorskip("cdshealpix")
 
@@ -79,12 +88,17 @@ def spectra(ra, dec):
 def coefficients(ra, dec):
     rng = np.random.default_rng(13)
     value = Coefficients(rng.normal(0, 1, (COUNT, 6)), rng.uniform(1, 2, (COUNT, 6)))
+    known = np.arange(5) < rng.integers(0, 6, COUNT)[:, None]
+    catalog = Catalog(*rng.uniform(0, 1, (5, COUNT, 5)), known)
+    field = SegmentationMap(rng.random((COUNT, 8, 8)), pixel_scale_arcsec=0.3)
     return SkyObjects(
         survey="prism",
         object_id=np.arange(COUNT) + 7,
         ra_deg=ra,
         dec_deg=dec,
-        observations=Observations({"prism_coefficients": value}),
+        observations=Observations(
+            {"prism_coefficients": value, "prism_catalog": catalog, "prism_map": field}
+        ),
     )
 
 
@@ -618,3 +632,27 @@ def test_no_matches(folder):
         warnings.simplefilter("error")
         assert list(pairs.stream(4)) == []
         assert len(pairs.stream(4)) == 0
+
+
+@pytest.mark.parametrize("name", ["sky_raw", "sky_q16", "fibre_lossless", "fibre_open", "prism"])
+def test_rows_are_read_in_any_order_and_more_than_once(folder, name):
+    store = open_store(folder / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = RowReader(store, store.modalities, threads=2)
+    assert len(rows) == COUNT
+    wanted = np.array([70, 3, 3, 89, 0])
+    first = rows.read(wanted)
+    rows.read(np.arange(30))  # must not change what was read before
+    for found in (first, rows.read(wanted)):
+        there = store.read(wanted)
+        assert (found.object_id == there.object_id).all()
+        for modality, measurement in there.observations.items():
+            for part, value in vars(measurement).items():
+                np.testing.assert_array_equal(getattr(found.observations[modality], part), value)
+    rows.close()
+
+
+def test_rows_of_an_unknown_modality_are_refused(folder):
+    with pytest.raises(ValueError, match=r"no column 'store\.nothing' to stream"):
+        RowReader(open_store(folder / "prism"), ["nothing"])

@@ -14,6 +14,7 @@ from omnisky.data.usertable import table_from_observations
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+TRAIN_A_CODEC = ROOT / "docs" / "how-to" / "train-a-codec.md"
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 
 
@@ -53,7 +54,7 @@ def test_tutorial_runs(page):
 
 @pytest.mark.slow
 def test_readme_example_runs(desk):
-    example, _ = blocks(ROOT / "README.md", "python")
+    example, *_ = blocks(ROOT / "README.md", "python")
     assert len(example.splitlines()) <= 20
     names: dict = {}
     exec(example.replace('"gaia-apogee"', '"gaia-apogee-mini"'), names)
@@ -66,7 +67,7 @@ def test_readme_example_runs(desk):
 def test_sky_examples_run(desk):
     run_commands(ROOT / "README.md", "ingest")
     run_commands(ROOT / "docs/how-to/stream-matched-pairs.md")
-    _, example = blocks(ROOT / "README.md", "python")
+    _, example, _ = blocks(ROOT / "README.md", "python")
     names: dict = {}
     exec(example, names)
     assert len(names["pairs"]) == 6
@@ -119,7 +120,8 @@ def commands(page: Path) -> list[list[str]]:
 
 def run_commands(page: Path, *only: str) -> None:
     for command in commands(page):
-        if not only or command[0] in only:
+        # Training takes minutes; tests/train runs it.
+        if command[0] != "train-codec" and (not only or command[0] in only):
             assert cli.main(command) == 0, command
 
 
@@ -127,9 +129,28 @@ def run_commands(page: Path, *only: str) -> None:
 BEFORE = {"stream-matched-pairs": "README.md"}
 
 
+def test_codec_example_runs():
+    *_, example = blocks(ROOT / "README.md", "python")
+    names: dict = {}
+    exec(f"import omnisky\n{example}", names)
+    again = names["codec"].decode(names["tokens"])
+    assert len(again) == len(names["tokens"])
+
+
+def test_codec_recipe_is_read(tmp_path):
+    from omnisky.train.codec import CodecRecipe
+    from omnisky.train.recipe import read_recipe
+
+    (recipe,) = blocks(TRAIN_A_CODEC, "toml")
+    (tmp_path / "spectra.toml").write_text(recipe)
+    plan = read_recipe(tmp_path / "spectra.toml", CodecRecipe)
+    assert plan.learned is not None
+    assert plan.learned.build().modalities == ("desi_spectrum", "sdss_spectrum")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", [p for p in PAGES if p != TRAIN_A_CODEC], ids=lambda p: p.stem)
 def test_shell_examples_run(page, desk):
     if page.stem in BEFORE:
         run_commands(ROOT / BEFORE[page.stem], "ingest")

@@ -59,7 +59,7 @@ def test_wrong_weights_are_refused(star_model, tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "dim": 64}))
     with pytest.raises(CheckpointError, match="does not fit a model"):
         Model.from_pretrained(folder)
-    with pytest.raises(FileNotFoundError, match="neither a folder nor one of those that ship"):
+    with pytest.raises(FileNotFoundError, match="neither a folder, nor a hub id"):
         Model.from_pretrained("no-such-model")
 
 

@@ -68,6 +68,25 @@ def documented() -> set[str]:
     }
 
 
+@cache
+def bases() -> dict[str, tuple[str, ...]]:
+    """Return the names of the bases of every class."""
+    return {
+        node.name: tuple(ast.unparse(b).partition("[")[0].rpartition(".")[2] for b in node.bases)
+        for tree in modules().values()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def inherited(owner: str, method: str) -> bool:
+    """Tell whether a class further up documents the method."""
+    return any(
+        f"{base}.{method}" in documented() or inherited(base, method)
+        for base in bases().get(owner, ())
+    )
+
+
 def explained(node, owner) -> bool:
     """Tell whether a function has a docstring, its own or an inherited one, or needs none."""
     decorators = [ast.unparse(d) for d in node.decorator_list]
@@ -78,10 +97,7 @@ def explained(node, owner) -> bool:
     # torch documents Module.forward; the class docstring says what ours does.
     if ast.get_docstring(node) or (owner is not None and node.name == "forward"):
         return True
-    bases = (
-        [ast.unparse(b).partition("[")[0].rpartition(".")[2] for b in owner.bases] if owner else ()
-    )
-    return any(f"{base}.{node.name}" in documented() for base in bases)
+    return owner is not None and inherited(owner.name, node.name)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -174,6 +174,27 @@ def test_sources_in_every_format(tmp_path, name):
     assert objects.epoch.value.tolist() == [2016.0] * 3
 
 
+def test_fluxes_and_positions_are_measurements_with_errors(tmp_path):
+    more = {
+        "ra_error": [0.36] * 3,
+        "dec_error": [0.36] * 3,
+        "phot_bp_mean_flux": [100.0, -5.0, np.nan],
+        "phot_bp_mean_flux_error": [2.0, 2.0, 2.0],
+    }
+    sources(**more).write(tmp_path / "s.ecsv")
+    (objects,) = gaia.read([tmp_path / "s.ecsv"], selection="all")
+    measured = objects.observations
+    assert measured["gaia_flux_bp"].mask.tolist() == [True, True, False]
+    assert measured["gaia_flux_bp"].value.tolist() == [100.0, -5.0, 0.0]
+    assert measured["gaia_flux_bp"].ivar.tolist() == [0.25, 0.25, 0.0]
+    assert not measured["gaia_flux_g"].mask.any()
+    assert measured["gaia_ra"].value.tolist() == objects.ra_deg.tolist()
+    # 0.36 mas are 1e-7 degrees; those of ra are more of them away from the equator.
+    np.testing.assert_allclose(measured["gaia_dec"].ivar, 1e14)
+    narrow = np.cos(np.radians(objects.dec_deg))
+    np.testing.assert_allclose(measured["gaia_ra"].ivar, 1e14 * narrow**2)
+
+
 def test_default_selection_is_a_parallax_of_ten_sigma(tmp_path):
     sources().write(tmp_path / "s.csv")
     (objects,) = gaia.read([tmp_path / "s.csv"])

@@ -50,6 +50,17 @@ def test_reads_a_table(tmp_path):
     assert set(objects.observations) == {m.name for m in HSC.modalities if m.kind == "scalar"}
 
 
+def test_moments_of_the_light_in_i(tmp_path):
+    moments = {"11": 0.5, "22": 0.4, "12": -0.1}
+    more = {f"i_sdssshape_shape{m}": np.full(4, v) for m, v in moments.items()}
+    null = {"i_sdssshape_shape11_isnull": np.array([False, True, False, False])}
+    (objects,) = read_all(tmp_path, rows(**more, **null))
+    for moment, value in moments.items():
+        found = objects.observations[f"hsc_shape{moment}"]
+        assert found.value[0] == value
+        assert found.mask.tolist() == [True, moment != "11", True, True]
+
+
 def test_columns_that_are_not_there_are_absent(tmp_path):
     columns = {k: v for k, v in rows().items() if k in ("object_id", "ra", "dec", "g_cmodel_mag")}
     (objects,) = read_all(tmp_path, columns)

@@ -25,6 +25,8 @@ def test_defaults_are_valid():
         ("weight_decay", -0.1),
         ("beta1", 1.0),
         ("clip_norm", 0.0),
+        ("ema", 1.0),
+        ("ema", -0.1),
         ("seed", -1),
         ("keep_checkpoints", 0),
     ],
@@ -38,6 +40,7 @@ def test_a_value_out_of_range_is_named(name, value):
     ("name", "value", "kind"),
     [
         ("precision", "fp16", ValueError),
+        ("schedule", "linear", ValueError),
         ("steps", 1.5, TypeError),
         ("steps", True, TypeError),
         ("beta2", "0.9", TypeError),

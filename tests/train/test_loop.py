@@ -1,3 +1,4 @@
+import hashlib
 import json
 import logging
 import sys
@@ -175,3 +176,43 @@ def test_progress_speaks_only_of_long_runs(terminal, monkeypatch, capsys):
     silent = logs.ProgressBar(10, 0, enabled=False)
     silent.update(10, 0.5)
     assert capsys.readouterr().err == ""
+
+
+def test_the_average_of_the_weights_is_evaluated_and_comes_out(tmp_path):
+    plain, averaged = Toy(noise=False), Toy(noise=False)
+    train(plain, config(), tmp_path / "plain", progress=False, device="cpu")
+    train(averaged, config(ema=0.8), tmp_path / "ema", progress=False, device="cpu")
+    found = latest(tmp_path / "ema")
+    assert found is not None
+    for name, tensor in plain.module.state_dict().items():
+        assert torch.equal(found.model[name], tensor), "averaging must not change the training"
+        assert torch.equal(found.average[name], averaged.module.state_dict()[name])
+    averaged.module.eval()
+    assert found.state["metrics"]["evaluation/error"] == averaged.evaluate()["error"]
+
+
+def test_a_run_with_an_average_goes_on_to_the_bit(tmp_path):
+    # A constant rate, as that of a cosine depends on the number of steps.
+    again, parts = Toy(), Toy()
+    settings = {"ema": 0.8, "schedule": "constant"}
+    train(again, config(**settings), tmp_path / "again", progress=False, device="cpu")
+    train(parts, config(steps=20, **settings), tmp_path / "parts", progress=False, device="cpu")
+    parts = Toy()
+    train(parts, config(steps=40, **settings), tmp_path / "parts", progress=False, device="cpu")
+    for name, tensor in again.module.state_dict().items():
+        assert torch.equal(parts.module.state_dict()[name], tensor)
+
+
+def test_a_run_of_before_there_were_averages_goes_on(tmp_path):
+    train(Toy(), config(steps=20), tmp_path, progress=False, device="cpu")
+    (path,) = (p for p in tmp_path.glob("checkpoints/*20"))
+    state = json.loads((path / "state.json").read_text())
+    for name in ("ema", "schedule"):
+        del state["config"][name]
+    data = json.dumps(state).encode()
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["state.json"] = hashlib.sha256(data).hexdigest()
+    (path / "state.json").write_bytes(data)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    train(Toy(), config(steps=40), tmp_path, progress=False, device="cpu")
+    assert latest(tmp_path).step == 40

@@ -7,6 +7,7 @@ from torch import nn
 from toy_objective import config
 
 from omnisky.train.optim import (
+    MovingAverage,
     build_optimizer,
     build_schedule,
     learning_rate_factor,
@@ -168,3 +169,36 @@ def test_muon_state_goes_on_exactly():
 def test_muon_needs_matrices():
     with pytest.raises(ValueError, match="hidden_matrices"):
         build_optimizer(Net(), config(optimizer="muon"))
+
+
+def test_adam_has_its_decay_in_the_gradient():
+    optimizer = build_optimizer(Net(), config(optimizer="adam", weight_decay=0.1))
+    assert type(optimizer) is torch.optim.Adam
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+
+
+def test_a_constant_schedule_stays_at_the_peak():
+    constant = config(schedule="constant", warmup_steps=4, steps=20)
+    assert [learning_rate_factor(s, constant) for s in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert learning_rate_factor(10**6, constant) == 1
+
+
+def test_the_moving_average_is_that_of_the_weights():
+    net = Net()
+    average = MovingAverage(net, 0.5)
+    wanted = net.linear.weight.detach().clone()
+    for step in range(1, 30):
+        with torch.no_grad():
+            net.linear.weight.add_(torch.randn(3, 3, generator=torch.Generator().manual_seed(step)))
+        average.update(step)
+        keep = min(0.5, step / (step + 9))
+        wanted = keep * wanted + (1 - keep) * net.linear.weight.detach()
+    trained = net.linear.weight.detach().clone()
+    with average.taken():
+        torch.testing.assert_close(net.linear.weight.detach(), wanted)
+    assert torch.equal(net.linear.weight, trained)
+    again = MovingAverage(Net(), 0.5)
+    again.load_state_dict(average.state_dict())
+    assert torch.equal(again.state_dict()["linear.weight"], average.state_dict()["linear.weight"])
+    with pytest.raises(ValueError, match=r"of other weights.*weight"):
+        MovingAverage(nn.Linear(2, 2), 0.5).load_state_dict(average.state_dict())

@@ -49,6 +49,10 @@ def test_every_pretraining_recipe_runs_two_steps(path, codecs, tmp_path):
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("codecs/*.toml")), ids=lambda p: p.stem)
 def test_every_codec_recipe_runs_two_steps(path, tmp_path):
     plan = read_recipe(path, CodecRecipe)
+    if plan.data:
+        # Read strictly, its configuration too; stores and mock universes are for the codec's tests.
+        assert plan.train is None or plan.train.steps > 100
+        return
     settings = ["dataset=gaia-apogee-mini"]
     if plan.spectrum is not None:
         settings += ["train.steps=2", "train.batch_size=8", "spectrum.bins=64", "spectrum.width=16"]

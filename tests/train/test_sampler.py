@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from omnisky.train.sampler import (
     EpochSampler,
+    MixtureSampler,
     preserve_random_state,
     seed_all,
     step_generator,
@@ -51,6 +52,47 @@ def test_epochs_and_seeds_have_other_orders():
     first, second = sampler.next_batch(), sampler.next_batch()
     assert not torch.equal(first, second)
     assert not torch.equal(first, EpochSampler(50, 50, 1).next_batch())
+
+
+counts = st.lists(st.integers(1, 30), min_size=1, max_size=4)
+
+
+@given(counts=counts, batch=sizes, seed=st.integers(0, 3))
+def test_sources_keep_their_shares_and_each_object_comes_once_a_pass(counts, batch, seed):
+    weights = [1.0 + i for i in range(len(counts))]
+    sampler = MixtureSampler(counts, weights, batch, seed)
+    stream = torch.cat([sampler.next_batch() for _ in range(20)])
+    first = 0
+    for count, weight in zip(counts, weights, strict=True):
+        mine = stream[(stream >= first) & (stream < first + count)] - first
+        assert abs(len(mine) - len(stream) * weight / sum(weights)) < len(counts)
+        for start in range(0, len(mine) - count + 1, count):
+            assert sorted(mine[start : start + count].tolist()) == list(range(count))
+        first += count
+
+
+@given(counts=counts, share=st.integers(1, 9), before=st.integers(0, 9))
+def test_a_mixture_is_shared_by_ranks_and_goes_on_to_the_sample(counts, share, before):
+    weights = [1.0] * len(counts)
+    whole = MixtureSampler(counts, weights, 2 * share, 0)
+    parts = [MixtureSampler(counts, weights, 2 * share, 0, rank=r, world_size=2) for r in (0, 1)]
+    for _ in range(before):
+        whole.next_batch()
+    for part in parts:
+        part.load_state_dict(whole.state_dict())
+    for _ in range(4):
+        together = torch.stack([part.next_batch() for part in parts], dim=1).reshape(-1)
+        assert torch.equal(together, whole.next_batch())
+
+
+def test_wrong_mixtures_are_told():
+    with pytest.raises(ValueError, match=r"positive weight; found \[1\.0, 0\.0\]"):
+        MixtureSampler([3, 4], [1.0, 0.0], 4, 0)
+    with pytest.raises(ValueError, match="multiple of the number of processes, 2; found 3"):
+        MixtureSampler([3], [1.0], 3, 0, world_size=2)
+    state = MixtureSampler([3], [1.0], 3, 0).state_dict()
+    with pytest.raises(ValueError, match=r"counts \[3\]; found \[4\]"):
+        MixtureSampler([4], [1.0], 3, 0).load_state_dict(state)
 
 
 def test_wrong_use_is_told():

@@ -30,6 +30,7 @@ def ingest(
     selection: str | None = None,
     on_error: OnError = "raise",
     dataset: _Dataset | None = None,
+    surroundings: bool = False,
     stamps: Stamps = _STAMPS,
     beside: Beside = _BESIDE,
     table: Table = _TABLE,
@@ -60,6 +61,9 @@ def ingest(
         (problems.jsonl).
     dataset : str, optional
         mmu: which data set it is, where its columns do not tell.
+    surroundings : bool
+        legacysurvey: also store the catalogue of neighbours and the segmentation map of each
+        object, from all sources in its file.
     stamps : Stamps
         How objects are cut out of images.
     beside : Beside
@@ -73,7 +77,8 @@ def ingest(
     workers : Workers
         Where tasks run.
     """
-    _refuse_others(survey, _given(dataset, stamps, beside, table, reading), bool(cutouts))
+    named = _given(dataset, surroundings, stamps, beside, table, reading)
+    _refuse_others(survey, named, bool(cutouts))
     if bool(catalog) == bool(cutouts):
         raise ValueError("give files: either --catalog or --cutouts")
     options = layout.options()
@@ -83,7 +88,8 @@ def ingest(
     chosen = selection_of(survey, selection)
     given = [workers.seen(path) for path in catalog or cutouts]
     files = files_of(given, "cutouts" if cutouts else survey)
-    own: dict[str, Any] = {} if dataset is None else {"dataset": dataset}
+    around = {"surroundings": True} if surroundings else {}
+    own: dict[str, Any] = dict(around) if dataset is None else {"dataset": dataset}
     if survey == "table":
         own["columns"] = table.columns(reading)
         options["declarations"] = _declarations(files[0], own["columns"].keep)
@@ -97,7 +103,7 @@ def ingest(
         options=stamps.options() if cutouts else own,
         cutouts=bool(cutouts),
     )
-    told: dict[str, Any] = {"survey": survey, "selection": chosen.name}
+    told: dict[str, Any] = {"survey": survey, "selection": chosen.name, **around}
     if images is not None:
         # A look before the long part.
         bricks_of(str(images), survey, stamps.trusted, asked.command)
@@ -113,7 +119,7 @@ def ingest(
     )
 
 
-def _given(dataset: str | None, *parts: Any) -> list[str]:
+def _given(dataset: str | None, surroundings: bool, *parts: Any) -> list[str]:
     """Return the names of the options that were given."""
     given = [
         field.name
@@ -121,7 +127,8 @@ def _given(dataset: str | None, *parts: Any) -> list[str]:
         for field in fields(part)
         if getattr(part, field.name) != field.default
     ]
-    return given + ([] if dataset is None else ["dataset"])
+    given += [] if dataset is None else ["dataset"]
+    return given + (["surroundings"] if surroundings else [])
 
 
 _WITH_IMAGES = ("size", "missing_bands", "without_image", "bands", "trusted")
@@ -131,6 +138,7 @@ _ONLY_FOR = {
     "coefficients": ("gaia",),
     "labels": ("lamost",),
     "dataset": ("mmu",),
+    "surroundings": ("legacysurvey",),
     **dict.fromkeys(("ra", "dec", "keep", "column", "id", "resample"), ("table",)),
 }
 

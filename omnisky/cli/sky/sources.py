@@ -204,7 +204,12 @@ def _read_with_images(
     stamps = dict(asked.stamps)
     bricks = bricks_of(folder, asked.survey, stamps.pop("trusted", False), asked.command)
     yield from cutout.read(
-        paths, images=bricks, selection=asked.selection, problems=problems, **stamps
+        paths,
+        images=bricks,
+        selection=asked.selection,
+        problems=problems,
+        **stamps,
+        **asked.options,
     )
 
 

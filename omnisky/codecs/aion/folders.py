@@ -97,5 +97,6 @@ def load_aion(folder: Path, modality: str | None = None, *, compat: str | None =
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{folder} does not fit AION-1's codec {name!r}: {error}") from error
+        lacks = f"its configuration lacks {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"{folder} does not fit AION-1's codec {name!r}: {lacks}") from error
     return codec.eval().of(modality or NAMES[name][0])

@@ -12,9 +12,11 @@ configuration `ImageCodecConfig.aion`.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -22,20 +24,25 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
+from omnisky.codecs.image.bands import Band, Key, nanomaggies, pixel_scale
 from omnisky.codecs.image.config import ImageCodecConfig
 from omnisky.codecs.image.fast import decode_fast, encode_fast, is_fast
 from omnisky.codecs.image.magvit import Decoder, Encoder
+from omnisky.codecs.image.metadata import MetadataHead, MetadataStem
 from omnisky.codecs.image.pixels import DEFAULT_LIMIT, compress, context_of, crop, expand
 from omnisky.codecs.image.report import reconstruction_report
-from omnisky.codecs.image.stems import Band, TableHead, TableStem
+from omnisky.codecs.image.stems import TableHead, TableStem
+from omnisky.codecs.image.training import objective
 from omnisky.codecs.quantisers.fsq import FSQ
 from omnisky.modalities import Image, Measurement
-from omnisky.surveys import modality
 
 __all__ = ["ImageCodec", "ImageCodecConfig"]
 
 # How bands enter and leave the network.
-_STEMS: dict[str, tuple[type, type]] = {"table": (TableStem, TableHead)}
+_STEMS: dict[str, tuple[type, type]] = {
+    "table": (TableStem, TableHead),
+    "metadata": (MetadataStem, MetadataHead),
+}
 # Decoded flux grows exponentially with what the network says; in nanomaggies a pixel, beyond any
 # limit of a band.
 _CEILING = 1e4
@@ -50,6 +57,8 @@ class ImageCodec(LearnedCodec):
 
     kind: ClassVar[str] = "image-codec"
     config_class: ClassVar[type] = ImageCodecConfig
+    # What `with_bands` was given, by name.
+    _given: Mapping[str, Band] = MappingProxyType({})
 
     #: Of some convolutions on a CPU without gradients: "float32" or "bf16"; see `image.fast`.
     precision: str = "float32"
@@ -60,13 +69,14 @@ class ImageCodec(LearnedCodec):
         if config.stem not in _STEMS:
             raise ValueError(f"stem must be one of {', '.join(_STEMS)}; found {config.stem!r}")
         stem, head = _STEMS[config.stem]
-        self.stem = stem(config.keys, config.projection, with_mask=config.mask_channel)
+        more = {} if config.stem == "table" else {"patch": config.patch}
+        self.stem = stem(config.keys, config.projection, with_mask=config.mask_channel, **more)
         self.encoder = Encoder(config.projection, config.widths, config.units, config.kernel)
         self.to_latent = nn.Conv2d(config.hidden, len(config.levels), 1)
         self.quantiser = FSQ(config.levels)
         self.from_latent = nn.Conv2d(len(config.levels), config.hidden, 1)
         self.decoder = Decoder(config.projection, config.widths, config.units)
-        self.head = head(config.keys, config.projection)
+        self.head = head(config.keys, config.projection, **more)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -76,12 +86,51 @@ class ImageCodec(LearnedCodec):
     @property
     def bands(self) -> tuple[str, ...]:
         """Known bands of its modality, in order."""
-        return tuple(band for name, band in self.config.keys if name == self.modality)
+        given = tuple(band.name for band in self._given.values())
+        return given or tuple(band for name, band in self.config.keys if name == self.modality)
+
+    def of(self, modality: str) -> Self:
+        """Return this codec for another of its modalities; weights are shared, not copied."""
+        view = super().of(modality)
+        view._given = {}
+        return view
+
+    def with_bands(self, bands: Sequence[Band]) -> Self:
+        """Return this codec for bands it was not configured for; weights are shared, not copied.
+
+        Parameters
+        ----------
+        bands : sequence of Band
+            What is known of the bands, all of one modality, which may be any name. The view
+            encodes images with some of these bands and decodes them, in the unit that their zero
+            point tells.
+
+        Raises
+        ------
+        ValueError
+            If there are none, they are of several modalities or pixel scales, a name comes twice,
+            or the codec's stem is a table, which knows its own bands only.
+        """
+        if self.config.stem == "table":
+            raise ValueError(
+                "this codec has a learned column for each of its own bands and can take no others; "
+                "use one with stem = 'metadata'"
+            )
+        facts = [{b.modality for b in bands}, {b.pixel_scale_arcsec for b in bands}]
+        if any(len(fact) != 1 for fact in facts) or len({b.name for b in bands}) != len(bands):
+            raise ValueError(
+                "bands must be of one modality and one pixel scale, none twice; found "
+                f"{', '.join(f'{b.modality}/{b.name} ({b.pixel_scale_arcsec})' for b in bands)}"
+            )
+        view = copy.copy(self)
+        view._modality = bands[0].modality
+        view._given = {band.name: band for band in bands}
+        return view
 
     @property
     def side(self) -> int:
         """Tokens along one side of an image."""
-        return self.config.size // 2**self.config.compressions
+        return self.config.size // (self.config.patch * 2**self.config.compressions)
 
     @property
     def groups(self) -> tuple[TokenGroup, ...]:
@@ -109,7 +158,7 @@ class ImageCodec(LearnedCodec):
         self,
         flux: Tensor,
         mask: Tensor,
-        bands: Sequence[Band],
+        bands: Sequence[Key],
         context: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return latent vectors (object, row, column, dim) of compressed flux."""
@@ -119,7 +168,7 @@ class ImageCodec(LearnedCodec):
         return self.to_latent(hidden).movedim(1, -1)
 
     def _decode_latent(
-        self, codes: Tensor, bands: Sequence[Band], context: Mapping[str, Tensor] | None = None
+        self, codes: Tensor, bands: Sequence[Key], context: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Return compressed flux (object, band, y, x) of codes (object, row, column, dim)."""
         if is_fast(self, codes):
@@ -127,19 +176,32 @@ class ImageCodec(LearnedCodec):
         hidden = self.decoder(self.from_latent(codes.movedim(-1, 1)))
         return self.head(hidden, bands, context)
 
-    def _compress(self, flux: Tensor) -> Tensor:
-        return compress(flux, self.config.range_compression, self.config.multiplier)
+    def _compress(self, flux: Tensor, bands: Sequence[Key]) -> Tensor:
+        units = self.stem.units(bands)[:, None, None]
+        return compress(flux / units, self.config.range_compression, self.config.multiplier)
 
-    def _expand(self, compressed: Tensor, limit: Tensor | float | None) -> Tensor:
-        return expand(compressed, self.config.range_compression, self.config.multiplier, limit)
+    def _expand(
+        self, compressed: Tensor, bands: Sequence[Key], limit: Tensor | float | None
+    ) -> Tensor:
+        units = self.stem.units(bands)[:, None, None]
+        limit = None if limit is None else limit / units
+        softening, gain = self.config.range_compression, self.config.multiplier
+        return expand(compressed, softening, gain, limit) * units
 
-    def _keys(self, bands: Sequence[str]) -> tuple[Band, ...]:
-        return tuple((self.modality, band) for band in bands)
+    def _keys(self, bands: Sequence[str | Band]) -> tuple[Key, ...]:
+        """Return each band as what was given of it, or else as its key."""
+        named = (self._given.get(band, band) if isinstance(band, str) else band for band in bands)
+        return tuple((self.modality, band) if isinstance(band, str) else band for band in named)
 
-    def _limit(self, bands: Sequence[str]) -> Tensor:
-        """Return the largest absolute flux of each band, shape (band, 1, 1)."""
+    def _limit(self, bands: Sequence[Key]) -> Tensor:
+        """Return the largest absolute flux of each band in nanomaggies, shape (band, 1, 1)."""
         known = dict(zip(self.config.keys, self.config.limits, strict=True))
-        limits = [known.get(key, DEFAULT_LIMIT) for key in self._keys(bands)]
+        limits = [
+            known.get(key, DEFAULT_LIMIT)
+            if isinstance(key, tuple)
+            else min(key.limit * key.nanomaggies, DEFAULT_LIMIT)
+            for key in bands
+        ]
         return torch.tensor(limits, device=self.to_latent.weight.device)[:, None, None]
 
     # Measurements to tensors.
@@ -149,7 +211,8 @@ class ImageCodec(LearnedCodec):
         name, size = self.modality, self.config.size
         if not isinstance(measurement, Image):
             raise TypeError(f"modality {name!r} is an image; found {type(measurement).__name__}")
-        unknown = [b for b in measurement.bands if not self.stem.knows((name, b))]
+        keys = zip(measurement.bands, self._keys(measurement.bands), strict=True)
+        unknown = [band for band, key in keys if not self.stem.knows(key)]
         if unknown:
             raise ValueError(
                 f"modality {name!r} has no band {', '.join(map(repr, unknown))} in this codec; it "
@@ -162,13 +225,12 @@ class ImageCodec(LearnedCodec):
                 f"{width}. Cut larger images, or add a masked border: "
                 f"omnisky.codecs.image.padded(images, {size})"
             )
-        expected = modality(name).pixel_scale_arcsec
-        if self.config.stem == "table" and not np.isclose(
-            measurement.pixel_scale_arcsec, expected or 0, rtol=_SCALE_TOLERANCE
-        ):
+        expected = pixel_scale(self._keys(measurement.bands))
+        if not np.isclose(measurement.pixel_scale_arcsec, expected, rtol=_SCALE_TOLERANCE):
+            other = ", or describe them: with_bands" if self.config.stem == "metadata" else ""
             raise ValueError(
                 f"images of {name!r} have pixels of {expected} arcsec, and this codec knows no "
-                f"others; found {measurement.pixel_scale_arcsec:g}. Resample them"
+                f"others; found {measurement.pixel_scale_arcsec:g}. Resample them{other}"
             )
         return measurement
 
@@ -199,9 +261,13 @@ class ImageCodec(LearnedCodec):
         if self.config.compat:
             # That release knows no masks: what is given is good, and zero where it is not.
             tensors["mask"][:, columns] = True
-        limit = self._limit(layout).cpu()
+        keys = self._keys(layout)
+        unit = torch.from_numpy(nanomaggies(keys))
+        tensors["flux"], tensors["ivar"] = tensors["flux"] * unit, tensors["ivar"] / unit**2
+        limit = self._limit(keys).cpu()
         tensors["flux"] = torch.minimum(torch.maximum(tensors["flux"], -limit), limit)
         context = context_of(images, columns, len(layout))
+        context["noise"] = context["noise"] * nanomaggies(keys)[:, 0, 0]
         return tensors | {name: torch.from_numpy(array) for name, array in context.items()}
 
     def _layout(self, images: Image) -> tuple[str, ...]:
@@ -211,8 +277,11 @@ class ImageCodec(LearnedCodec):
     def count_outside(self, measurement: Measurement) -> int:
         """Return how many objects have more than 1 % of their good pixels beyond the limits."""
         images = self._check_image(measurement)
-        limit = self._limit(images.bands).cpu().numpy()
-        share = (np.abs(images.flux) > limit).sum((1, 2, 3)) / images.mask.sum((1, 2, 3)).clip(1)
+        keys = self._keys(images.bands)
+        limit = self._limit(keys).cpu().numpy()
+        share = (np.abs(images.flux * nanomaggies(keys)) > limit).sum((1, 2, 3)) / images.mask.sum(
+            (1, 2, 3)
+        ).clip(1)
         return int((share > _OUTSIDE).sum())
 
     # Tokens.
@@ -236,7 +305,7 @@ class ImageCodec(LearnedCodec):
         for start in range(0, len(images), batch_size):
             batch = self.prepare(images[start : start + batch_size])
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            flux = self._compress(batch["flux"])
+            flux = self._compress(batch["flux"], keys)
             latent = self._encode_latent(flux, batch["mask"], keys, batch)
             codes = self.quantiser(latent)
             ids.append(self.quantiser.codes_to_indices(codes).flatten(1).cpu())
@@ -244,29 +313,18 @@ class ImageCodec(LearnedCodec):
         present = torch.from_numpy(images.present)[:, None]
         return torch.where(present, all_ids, 0), present.expand(-1, all_ids.shape[1]).clone()
 
-    def _check_ids(self, ids: Tensor, mask: Tensor | None) -> None:
-        if ids.ndim != 2 or ids.dtype.is_floating_point or ids.shape[1] != self.n_tokens:
-            raise ValueError(
-                f"token ids of {self.modality!r} must be integers of shape (object, "
-                f"{self.n_tokens}); found {tuple(ids.shape)} of {ids.dtype}"
-            )
-        real = ids if mask is None else ids[mask]
-        if real.numel() and (real.min() < 0 or real.max() >= self.n_codes):
-            raise ValueError(
-                f"token ids of {self.modality!r} lie in 0 … {self.n_codes - 1}; found "
-                f"{int(real.min())} … {int(real.max())}"
-            )
-
     @torch.no_grad()
     def decode(
         self,
         ids: Tensor,
         mask: Tensor | None = None,
         *,
-        bands: Sequence[str] | None = None,
+        bands: Sequence[str | Band] | None = None,
         batch_size: int = 16,
     ) -> Image:
-        """Return the images that ids stand for, in nanomaggies; their ivar is zero (unknown).
+        """Return the images that ids stand for; their ivar is zero (unknown).
+
+        They are in nanomaggies, bands given as `Band` in the unit that its zero point tells.
 
         Parameters
         ----------
@@ -274,8 +332,10 @@ class ImageCodec(LearnedCodec):
             Token ids.
         mask : BoolTensor, shape (object, token), optional
             True where the token exists; by default all do.
-        bands : sequence of str, optional
-            Bands of the codec's modality to decode, in order; by default all it knows.
+        bands : sequence of str or Band, optional
+            Bands to decode, in order: of the codec's modality by name, by default all it knows; any
+            others by what is known of them, if the stem is ``"metadata"``. The pixels are those
+            that were encoded, so a `Band` must have their scale.
         batch_size : int
             Objects at a time.
 
@@ -284,62 +344,38 @@ class ImageCodec(LearnedCodec):
         ValueError
             If an id that exists is not in the vocabulary, or a band is unknown.
         """
-        bands = self.bands if bands is None else tuple(bands)
-        keys = self._keys(bands)
-        unknown = [key[1] for key in keys if not self.head.knows(key)]
-        if unknown or not bands:
+        keys = self._keys(self.bands if bands is None else bands)
+        names = tuple(key.name if isinstance(key, Band) else key[1] for key in keys)
+        known = [self.head.knows(key) for key in keys]
+        unknown = [name for name, knows in zip(names, known, strict=True) if not knows]
+        if unknown or not keys:
             raise ValueError(
                 f"bands to decode must be among {', '.join(self.bands)} of {self.modality!r}; "
                 f"found {', '.join(map(repr, unknown)) or 'none'}"
             )
         if not self.config.compat:
-            self._check_ids(ids, mask)
+            self.check_ids(ids, mask)
         there = torch.ones(len(ids), dtype=torch.bool) if mask is None else mask.all(1)
         flux = [
             self._decode_batch(torch.where(good[:, None], part, 0), keys)
             for part, good in zip(ids.split(batch_size), there.split(batch_size), strict=True)
         ]
-        pixels = torch.cat(flux).numpy()
+        pixels = torch.cat(flux).numpy() / nanomaggies(keys)
         # With `compat` a pixel may be infinite: it comes back masked.
         good = there.numpy()[:, None, None, None] & np.isfinite(pixels)
-        scale = modality(self.modality).pixel_scale_arcsec
-        assert scale is not None  # every declared image has one
-        return Image(pixels, mask=good, bands=bands, pixel_scale_arcsec=scale)
+        return Image(pixels, mask=good, bands=names, pixel_scale_arcsec=pixel_scale(keys))
 
-    def _decode_batch(self, ids: Tensor, keys: Sequence[Band]) -> Tensor:
+    def _decode_batch(self, ids: Tensor, keys: Sequence[Key]) -> Tensor:
         side = math.isqrt(ids.shape[1])
         codes = self.quantiser.indices_to_codes(ids.to(self.to_latent.weight.device))
         compressed = self._decode_latent(codes.unflatten(1, (side, side)), keys)
-        return self._expand(compressed, None if self.config.compat else _CEILING).cpu()
+        return self._expand(compressed, keys, None if self.config.compat else _CEILING).cpu()
 
     # Training.
 
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return half the mean χ² of good pixels, and what to log.
-
-        The negative log-likelihood of Gaussian noise with the given errors (and `error_floor` of
-        the flux), in the unit of the measurement: range compression is undone first, on a straight
-        line beyond the limit of the band. Pixels that are masked or whose error is unknown do not
-        count.
-        """
-        keys = self._keys(self.bands)
-        flux, ivar, mask = batch["flux"], batch["ivar"], batch["mask"]
-        if flux.shape[1] != len(keys):
-            raise ValueError(
-                f"training images of {self.modality!r} have bands {', '.join(self.bands)}; found "
-                f"{flux.shape[1]} bands. Put others into the configuration"
-            )
-        latent = self._encode_latent(self._compress(flux), mask, keys, batch)
-        codes = self.quantiser(latent)
-        decoded = self._expand(self._decode_latent(codes, keys, batch), self._limit(self.bands))
-        good = mask & (ivar > 0)
-        weight = ivar / (1 + ivar * (self.config.error_floor * flux).square())
-        chi2 = torch.where(good, weight * (decoded - flux).square(), 0)
-        of_object = chi2.sum((1, 2, 3)) / good.sum((1, 2, 3)).clamp(min=1)
-        return 0.5 * chi2.sum() / good.sum().clamp(min=1), {
-            "chi2_per_pixel": of_object.detach().median(),
-            "codes": self.quantiser.codes_to_indices(codes.detach()),
-        }
+        """Return half the mean χ² of good pixels, and what to log; see `image.training`."""
+        return objective(self, batch)
 
     def report(self, measurement: Measurement) -> dict[str, float]:
         """Return reconstruction figures through the token ids; see `image.report`."""

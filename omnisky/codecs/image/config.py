@@ -7,7 +7,6 @@ from typing import Self
 
 from omnisky.codecs.aion import COMPAT
 from omnisky.codecs.image.pixels import DEFAULT_LIMIT, LIMITS
-from omnisky.codecs.image.stems import Band
 from omnisky.surveys import modality
 
 __all__ = ["ImageCodecConfig"]
@@ -41,15 +40,33 @@ class ImageCodecConfig:
         Side of the first and of the last convolution of the encoder.
     projection : int
         Channels the bands are projected to.
-    stem : {"table"}
-        How they are projected.
+    stem : {"table", "metadata"}
+        How they are projected: by a learned column each, or by columns made from what is known of
+        a band (`omnisky.codecs.image.metadata`).
+    patch : int
+        Pixels from one square that the stem looks at to the next; 1 for a table.
     mask_channel : bool
         Tell the network which pixels are bad.
     range_compression, multiplier : float
-        A pixel x becomes ``multiplier · range_compression · asinh(x / range_compression)``.
+        A pixel x becomes ``multiplier · range_compression · asinh(x / range_compression)``; x is in
+        nanomaggies for a table, in units of the band's typical noise for metadata.
     error_floor : float
         Fractional error added in quadrature in the loss, so that a few bright pixels, whose errors
         no model of a galaxy reaches, do not outweigh all others; 0 is the pure likelihood.
+    balance : float
+        Weigh objects in the loss by ``1 / (balance + χ² per pixel beyond 1)``, so that the many
+        faint ones, whose pixels are noise in the main, count as much as the bright; 0 weighs all
+        pixels alike.
+    band_dropout : float
+        How often a band is hidden from the encoder in training, which must still be decoded.
+    band_mixing : float
+        How often, in training, two neighbouring bands become one of their weighted mean, at a
+        wavelength in between; for metadata.
+    turn : bool
+        Whether to turn and mirror images in training.
+    crop : int
+        Side in pixels of squares that eight of ten training steps look at, cut out at random places
+        around the middle: less to compute, and objects off the centre; 0 for whole images always.
     compat : {"", "aion-0.0.2"}
         Also reproduce what that release does wrong.
     """
@@ -66,10 +83,16 @@ class ImageCodecConfig:
     kernel: int = 7
     projection: int = 54
     stem: str = "table"
+    patch: int = 1
     mask_channel: bool = False
     range_compression: float = 0.01
     multiplier: float = 10.0
     error_floor: float = 0.01
+    balance: float = 0.0
+    band_dropout: float = 0.0
+    band_mixing: float = 0.0
+    turn: bool = False
+    crop: int = 0
     compat: str = ""
 
     def __post_init__(self) -> None:
@@ -94,7 +117,19 @@ class ImageCodecConfig:
             "limits must be positive, one a band": (
                 len(self.limits) != len(self.bands) or min(self.limits, default=1) <= 0
             ),
-            "size must be a multiple of 2^compressions": bool(self.size % 2**self.compressions),
+            "size must be a multiple of patch * 2^compressions": (
+                bool(self.size % (self.patch * 2**self.compressions))
+            ),
+            "a table looks at single pixels (patch = 1), metadata at an even number of them": (
+                self.patch % 2 != 0 if self.stem == "metadata" else self.patch != 1
+            ),
+            "crop must be a multiple of patch * 2^compressions, size at most": bool(
+                not 0 <= self.crop <= self.size or self.crop % (self.patch * 2**self.compressions)
+            ),
+            "band_mixing needs stem = 'metadata'": self.band_mixing > 0 and self.stem == "table",
+            "band_dropout and band_mixing must lie in 0 … 1, without 1": not (
+                0 <= self.band_dropout < 1 and 0 <= self.band_mixing < 1
+            ),
             "width must reach hidden by doubling": self.widths[-1] != self.hidden,
             f"compat must be '' or {COMPAT!r}": self.compat not in ("", COMPAT),
             "kernel must be odd": self.kernel % 2 == 0,
@@ -103,7 +138,7 @@ class ImageCodecConfig:
             raise ValueError(f"image codec: {'; '.join(found)}; found {self}")
 
     @property
-    def keys(self) -> tuple[Band, ...]:
+    def keys(self) -> tuple[tuple[str, str], ...]:
         """Known bands as (modality, band)."""
         parts = [band.partition("/") for band in self.bands]
         return tuple((name, band) for name, _, band in parts)

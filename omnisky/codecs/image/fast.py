@@ -32,8 +32,9 @@ from omnisky.codecs.fast import (
     native_kernels,
     tile_view,
 )
+from omnisky.codecs.image.bands import Key
 from omnisky.codecs.image.magvit import GlobalContext, ResidualUnit, Upsample
-from omnisky.codecs.image.stems import Band, TableHead, TableStem
+from omnisky.codecs.image.stems import TableHead, TableStem
 
 if TYPE_CHECKING:
     from omnisky.codecs.image.codec import ImageCodec
@@ -82,7 +83,7 @@ def encode_fast(
     codec: ImageCodec,
     flux: Tensor,
     mask: Tensor,
-    bands: Sequence[Band],
+    bands: Sequence[Key],
     context: Mapping[str, Tensor] | None,
 ) -> Tensor:
     """Return latent vectors (object, row, column, dim) of compressed flux.
@@ -124,7 +125,7 @@ def encode_fast(
 def decode_fast(
     codec: ImageCodec,
     codes: Tensor,
-    bands: Sequence[Band],
+    bands: Sequence[Key],
     context: Mapping[str, Tensor] | None,
 ) -> Tensor:
     """Return compressed flux (object, band, y, x) of codes (object, row, column, dim)."""
@@ -160,7 +161,7 @@ def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
     return (slice(i, min(i + step, stop)) for i in range(start, stop, step))
 
 
-def _folded_stem(codec: ImageCodec, bands: Sequence[Band]) -> _Conv | None:
+def _folded_stem(codec: ImageCodec, bands: Sequence[Key]) -> _Conv | None:
     """Return stem and first convolution as one of the bands and a constant channel, if possible.
 
     The stem's bias ends at the border of the image, as the constant channel does.
@@ -174,7 +175,7 @@ def _folded_stem(codec: ImageCodec, bands: Sequence[Band]) -> _Conv | None:
     return _Conv(weight, _of(conv).bias)
 
 
-def _folded_head(codec: ImageCodec, bands: Sequence[Band]) -> _Conv | None:
+def _folded_head(codec: ImageCodec, bands: Sequence[Key]) -> _Conv | None:
     """Return the last convolution and the head as one convolution to the bands, if possible."""
     head, conv = codec.head, _of(codec.decoder.conv_out)
     if not isinstance(head, TableHead):

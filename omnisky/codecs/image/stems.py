@@ -4,6 +4,7 @@ A stem and a head have one interface, so that the codec does not know which it h
 
 * both are made with ``(bands, width)``, a stem also with ``with_mask``;
 * ``knows(band)`` tells whether a band can go in or out;
+* ``stem.units(bands)`` says how many nanomaggies a pixel is divided by before range compression;
 * ``stem(flux, mask, bands, context)`` projects bands to shared channels;
 * ``head(hidden, bands, context)`` projects shared channels to the bands asked for.
 
@@ -20,9 +21,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-__all__ = ["Band", "TableHead", "TableStem"]
+from omnisky.codecs.image.bands import Key
 
-Band = tuple[str, str]
+__all__ = ["TableHead", "TableStem"]
 
 
 class TableStem(nn.Module):
@@ -42,16 +43,20 @@ class TableStem(nn.Module):
         Also project which pixels are bad.
     """
 
-    def __init__(self, bands: Sequence[Band], width: int, *, with_mask: bool = False) -> None:
+    def __init__(self, bands: Sequence[Key], width: int, *, with_mask: bool = False) -> None:
         super().__init__()
         self.bands = tuple(bands)
         linear = nn.Linear(len(self.bands), width)
         self.weight, self.bias = linear.weight, linear.bias
         self.mask_weight = nn.Parameter(torch.zeros(width, len(self.bands))) if with_mask else None
 
-    def knows(self, band: Band) -> bool:
+    def knows(self, band: Key) -> bool:
         """Tell whether there is a column for the band."""
         return band in self.bands
+
+    def units(self, bands: Sequence[Key]) -> Float[Tensor, " band"]:
+        """Return the unit of pixels inside, for each band: nanomaggies."""
+        return torch.ones(len(bands), device=self.bias.device)
 
     def scale(self, mask: Bool[Tensor, "object band y x"]) -> Float[Tensor, " object"]:
         """Return √(C/n) of each object, shape (object,), from a mask (object, band, y, x)."""
@@ -62,7 +67,7 @@ class TableStem(nn.Module):
         self,
         flux: Float[Tensor, "object band y x"],
         mask: Bool[Tensor, "object band y x"],
-        bands: Sequence[Band],
+        bands: Sequence[Key],
         context: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "object channel y x"]:
         columns = [self.bands.index(band) for band in bands]
@@ -85,20 +90,20 @@ class TableHead(nn.Module):
         Shared channels.
     """
 
-    def __init__(self, bands: Sequence[Band], width: int) -> None:
+    def __init__(self, bands: Sequence[Key], width: int) -> None:
         super().__init__()
         self.bands = tuple(bands)
         linear = nn.Linear(width, len(self.bands))
         self.weight, self.bias = linear.weight, linear.bias
 
-    def knows(self, band: Band) -> bool:
+    def knows(self, band: Key) -> bool:
         """Tell whether there is a row for the band."""
         return band in self.bands
 
     def forward(
         self,
         hidden: Float[Tensor, "object channel y x"],
-        bands: Sequence[Band],
+        bands: Sequence[Key],
         context: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "object band y x"]:
         rows = [self.bands.index(band) for band in bands]

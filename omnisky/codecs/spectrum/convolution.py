@@ -83,9 +83,10 @@ class ResidualAutoencoder(nn.Module):
         start = self._pad[0]
         return (left + right)[:, start : start + self.n_pixels]
 
-    def forward(self, residual: Tensor, log_noise: Tensor) -> Float[Tensor, "object pixel"]:
-        """Return the decoded residual, with straight-through gradients."""
-        return self._decode(self._quantise(residual, log_noise))
+    def forward(self, residual: Tensor, log_noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the decoded residual, with straight-through gradients, and the code indices."""
+        codes = self._quantise(residual, log_noise)
+        return self._decode(codes), self.fsq.codes_to_indices(codes.detach())
 
     def encode(self, residual: Tensor, log_noise: Tensor) -> Int[Tensor, "object patch"]:
         """Return code indices."""

@@ -17,15 +17,16 @@ learn to see the small ones under the large; with the large ones removed it need
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from omnisky.codecs.codec import Codec, TokenGroup
+from omnisky.codecs.codec import LearnedCodec, TokenGroup
 from omnisky.codecs.quantisers.quantile import QuantileBins
 from omnisky.codecs.spectrum.convolution import ResidualAutoencoder
 from omnisky.modalities import Measurement, Spectrum
@@ -79,7 +80,7 @@ class SampledSpectrumCodecConfig:
             )
 
 
-class SampledSpectrumCodec(Codec):
+class SampledSpectrumCodec(LearnedCodec):
     """Encode spectra of one modality; see the module's first lines for the design."""
 
     kind: ClassVar[str] = "spectrum-codec"
@@ -117,6 +118,14 @@ class SampledSpectrumCodec(Codec):
                 levels=config.levels,
             ),
         )
+
+    @property
+    def n_codes(self) -> int:
+        return self.autoencoder.fsq.n_codes
+
+    def fit(self, samples: Mapping[str, Measurement]) -> None:
+        """Fit to training spectra; see `fit_basis`."""
+        self.fit_basis(_spectra(samples[self.modality], self.modality))
 
     @torch.no_grad()
     def fit_basis(self, spectra: Spectrum) -> None:
@@ -172,7 +181,7 @@ class SampledSpectrumCodec(Codec):
         y = (z / self.weight + self.centre).clamp(-15, 15)
         return torch.sinh(y) * self.config.softening * norm
 
-    def prepare(self, spectra: Spectrum) -> dict[str, Tensor]:
+    def prepare(self, measurement: Measurement) -> dict[str, Tensor]:
         """Return what `reconstruct` and `loss` need, all of it independent of the weights.
 
         Returns
@@ -182,7 +191,8 @@ class SampledSpectrumCodec(Codec):
             ``flux`` and ``error`` (object, pixel) in units of the normalisation, ``mask``,
             ``tokens`` (object, 1 + amplitude).
         """
-        flux, error, mask = _tensors(spectra, self.config)
+        tensors = _tensors(_spectra(measurement, self.modality), self.config)
+        flux, error, mask = (tensor.to(self.centre.device) for tensor in tensors)
         norm, norm_token = self._norm(flux, mask)
         y, noise = self._compress(torch.where(mask, flux, 0), torch.where(mask, error, 1), norm)
         z = torch.where(mask, (y - self.centre) * self.weight, 0)
@@ -203,59 +213,94 @@ class SampledSpectrumCodec(Codec):
         """Return flux in units of the normalisation from amplitudes' part and decoded residual."""
         return self._expand(smooth + residual * self.scale, torch.ones(()))
 
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Float[Tensor, ""], Float[Tensor, " object"]]:
-        """Return the training loss and the reconstruction χ² per pixel of each object.
+    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the training loss, and the median reconstruction χ² per pixel of the objects.
 
         χ² per pixel is the mean over good pixels of ((flux - reconstruction) / error)². The loss is
         the mean of log(1 + χ²) with `error_floor` added to the errors: the negative log-likelihood
         of Gaussian noise whose size is known up to one factor an object, which keeps bright stars
         from outvoting all others.
         """
-        residual = self.autoencoder(batch["residual"], batch["log_noise"])
+        residual, codes = self.autoencoder(batch["residual"], batch["log_noise"])
         flux = self.reconstruct(batch["smooth"], residual)
         floor = self.config.error_floor * batch["flux"].abs()
+        error = (batch["error"].square() + floor.square()).sqrt()
+        chi2 = _chi2(flux, batch, batch["error"]).detach()
         return (
-            _chi2(flux, batch, (batch["error"].square() + floor.square()).sqrt()).log1p().mean(),
-            _chi2(flux, batch, batch["error"]).detach(),
+            _chi2(flux, batch, error).log1p().mean(),
+            {"chi2_per_pixel": chi2.median(), "codes": codes},
         )
+
+    @torch.no_grad()
+    def report(self, measurement: Measurement) -> dict[str, float]:
+        """Return reconstruction χ² per pixel and code usage through the token ids.
+
+        χ² per pixel is the mean over good pixels of ((flux - decoded) / error)², where flux is the
+        noisy measurement: 0 would be a perfect copy, noise included, and 1 a perfect model of the
+        star without its noise.
+        """
+        spectra = _spectra(measurement, self.modality)
+        ids, present = self.encode_masked(spectra)
+        decoded = self.decode(ids)
+        good = spectra.mask & (spectra.ivar > 0)
+        error2 = (decoded.flux.astype(np.float64) - spectra.flux) ** 2 * spectra.ivar
+        chi2 = np.where(good, error2, 0).sum(1) / np.maximum(good.sum(1), 1)
+        chi2 = chi2[present[:, 0].numpy()]
+        codes = ids[present[:, 0], 1 + self.config.n_amplitudes :]
+        usage = torch.bincount(codes.flatten(), minlength=self.n_codes).double()
+        share = usage / usage.sum()
+        entropy = -(share * share.clamp(min=1e-300).log2()).sum()
+        return {
+            "chi2_per_pixel_median": float(np.median(chi2)),
+            "chi2_per_pixel_90": float(np.quantile(chi2, 0.9)),
+            "codes_used_fraction": float((usage > 0).double().mean()),
+            "code_entropy_bits": float(entropy),
+        }
 
     @torch.no_grad()
     def encode_masked(
         self, measurement: Measurement, batch_size: int = 2048
     ) -> tuple[Tensor, Bool[Tensor, "object token"]]:
-        if not isinstance(measurement, Spectrum):
-            raise TypeError(
-                f"modality {self.modality!r} is a spectrum; found a {type(measurement).__name__}"
-            )
-        _check_grid(measurement.wavelength, self.wavelength.numpy(), self.modality)
+        measurement = _spectra(measurement, self.modality)
+        _check_grid(measurement.wavelength, self.wavelength.cpu().numpy(), self.modality)
         tokens = []
         for start in range(0, len(measurement), batch_size):
             batch = self.prepare(measurement[start : start + batch_size])
             codes = self.autoencoder.encode(batch["residual"], batch["log_noise"])
             tokens.append(torch.cat([batch["tokens"], codes], dim=1))
         present = torch.from_numpy(measurement.present)[:, None]
-        ids = torch.cat(tokens)
+        ids = torch.cat(tokens).cpu()
         return torch.where(present, ids, 0), present.expand(-1, self.n_tokens).clone()
 
     @torch.no_grad()
     def decode(self, ids: Tensor, mask: Tensor | None = None) -> Spectrum:
         """Return spectra in the modality's unit; their ivar is zero (unknown)."""
+        self.check_ids(ids, mask)
         directions = self.config.n_amplitudes
-        norm, token, codes = ids.split([1, directions, self.autoencoder.n_patches], dim=1)
+        norm, token, codes = ids.to(self.centre.device).split(
+            [1, directions, self.autoencoder.n_patches], dim=1
+        )
         smooth = self.amplitude_bins.decode(token).float() @ self.basis
         flux = self.reconstruct(smooth, self.autoencoder.decode(codes))
         flux = flux.double() * 10 ** self.norm_bins.decode(norm)
         good = None if mask is None else mask.all(1, keepdim=True).expand(-1, flux.shape[1]).numpy()
-        return Spectrum(flux.numpy(), mask=good, wavelength=self.wavelength.numpy())
+        return Spectrum(flux.cpu().numpy(), mask=good, wavelength=self.wavelength.cpu().numpy())
 
     def values(self) -> Tensor:
         return torch.cat([self.norm_bins.means, self.amplitude_bins.means])
 
     def count_outside(self, measurement: Measurement) -> int:
-        assert isinstance(measurement, Spectrum)
-        flux, _, mask = _tensors(measurement, self.config)
+        flux, _, mask = _tensors(_spectra(measurement, self.modality), self.config)
         outside = self.norm_bins.outside(self._log_norm(flux, mask))[:, 0]
         return int((outside & mask.any(1)).sum())
+
+
+def _spectra(measurement: Measurement, modality: str) -> Spectrum:
+    if not isinstance(measurement, Spectrum):
+        raise TypeError(
+            f"modality {modality!r} is a spectrum; found a {type(measurement).__name__}"
+        )
+    return measurement
 
 
 def _check_grid(found: np.ndarray, grid: np.ndarray, modality: str) -> None:
@@ -294,7 +339,7 @@ def _project(z: Tensor, mask: Tensor, basis: Tensor) -> Tensor:
     return amplitudes
 
 
-def _chi2(flux: Tensor, batch: dict[str, Tensor], error: Tensor) -> Tensor:
+def _chi2(flux: Tensor, batch: Mapping[str, Tensor], error: Tensor) -> Tensor:
     good = batch["mask"]
     chi2 = torch.where(good, (flux - batch["flux"]) / error, 0).square()
     return chi2.sum(1) / good.sum(1).clamp(min=1)

@@ -42,8 +42,8 @@ class StoreSpec:
         as LSDB, `datasets` and pandas expect them. Both are HATS.
     codec : str or mapping of str to str
         Of packed columns: ``"raw"``, ``"lossless"`` or ``"q16"`` for all images and spectra, or by
-        name of a modality or column. Coefficients are raw unless named. With q16, fluxes are within
-        sigma / 32 and inverse variances and widths within 0.14 %, see `codecs`.
+        name of a modality or column. Coefficients and catalogs are raw unless named. With q16,
+        fluxes are within sigma / 32 and inverse variances and widths within 0.14 %, see `codecs`.
     margin_arcsec : float
         Width of the margin around each partition, in which neighbours are listed; 0 for none.
     max_rows, max_bytes : int
@@ -141,7 +141,7 @@ class StoreSpec:
     def _codec_of(self, column: Column, layout: Layout, has_ivar: bool) -> str:
         kind = next(m.kind for m in layout.modalities if m.name == column.modality)
         if isinstance(self.codec, str):
-            asked = "raw" if kind == "coefficients" else self.codec
+            asked = "raw" if kind in ("coefficients", "catalog") else self.codec
         elif column.name in self.codec:
             return _fitting(self.codec[column.name], column)
         else:

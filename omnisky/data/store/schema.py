@@ -15,15 +15,18 @@ import numpy as np
 import pyarrow as pa
 
 from omnisky.modalities import (
+    Catalog,
     Coefficients,
     Image,
     Measurement,
     Modality,
     Observations,
     Scalar,
+    SegmentationMap,
     SkyObjects,
     Spectrum,
 )
+from omnisky.modalities.surroundings import CATALOG_COLUMNS
 
 __all__ = [
     "COORDINATES",
@@ -39,6 +42,14 @@ HEALPIX = "_healpix_29"
 _MOVING = ("epoch", "pm_ra", "pm_dec")
 # Who and where: what matching needs, and all that a margin has.
 COORDINATES = (HEALPIX, "object_id", "ra", "dec", *_MOVING)
+# The arrays with a measurement's values and their axes, by kind.
+_VALUES = {
+    "spectrum": (("flux",), ("pixel",)),
+    "image": (("flux",), ("band", "y", "x")),
+    "coefficients": (("value",), ("coefficient",)),
+    "catalog": (CATALOG_COLUMNS, ("source",)),
+    "map": (("field",), ("y", "x")),
+}
 # Inverse variances are float64 in memory; float32 holds them to 6e-8 within these bounds.
 _SMALLEST, _LARGEST = 1.2e-38, 3.4e38
 
@@ -52,7 +63,8 @@ class Column:
     name : str
         Its name in the store.
     modality, part : str
-        Modality and which of its arrays: flux, value, ivar, mask, lsf, psf_fwhm or offset.
+        Modality and which of its arrays: flux, value, field, one of a catalog's columns, ivar,
+        mask, lsf, psf_fwhm or offset.
     shape : tuple of int
         Shape of one row.
     dtype : str
@@ -95,7 +107,7 @@ class ModalityLayout:
     bands : tuple of str
         Bands of an image.
     pixel_scale_arcsec : float
-        Side of an image's pixel; 0 for the other kinds.
+        Side of a pixel of an image or map; 0 for the other kinds.
     wavelength : tuple of float
         Pixel centres of a spectrum in nm.
     lsf : bool
@@ -129,6 +141,11 @@ class ModalityLayout:
         if isinstance(measurement, Image):
             scale = float(measurement.pixel_scale_arcsec)
             return cls(name, "image", measurement.flux.shape[1:], ivar, measurement.bands, scale)
+        if isinstance(measurement, Catalog):
+            return cls(name, "catalog", measurement.mask.shape[1:])
+        if isinstance(measurement, SegmentationMap):
+            scale = float(measurement.pixel_scale_arcsec)
+            return cls(name, "map", measurement.field.shape[1:], pixel_scale_arcsec=scale)
         return cls(name, "coefficients", measurement.value.shape[1:], ivar)
 
     def merge(self, other: ModalityLayout) -> ModalityLayout:
@@ -155,13 +172,9 @@ class ModalityLayout:
             return []
         unit = declared.unit if declared else ""
         inverse = f"({unit})-2" if unit else ""
-        values = "value" if self.kind == "coefficients" else "flux"
-        dims = {
-            "image": ("band", "y", "x"),
-            "spectrum": ("pixel",),
-            "coefficients": ("coefficient",),
-        }[self.kind]
-        parts = [(values, self.shape, "float32", dims, unit)]
+        values, dims = _VALUES[self.kind]
+        units = {"e1": "", "e2": ""}
+        parts = [(v, self.shape, "float32", dims, units.get(v, unit)) for v in values]
         if self.ivar:
             parts += [("ivar", self.shape, self.ivar, dims, inverse)]
         parts += [("mask", self.shape, "bool", dims, "")]
@@ -181,8 +194,8 @@ def _short(value: object) -> str:
 
 def _ivar_type(measurement: Measurement) -> str:
     """Return the narrowest type that holds the inverse variances, "" if all are zero."""
-    ivar = measurement.ivar
-    if not ivar.any():
+    ivar = getattr(measurement, "ivar", None)
+    if ivar is None or not ivar.any():
         return ""
     if isinstance(measurement, Scalar):
         return "float64"
@@ -347,9 +360,13 @@ def _measurement(layout: ModalityLayout, columns: Mapping[str, np.ndarray]) -> M
         return _scalar(columns, layout.name)
     part = {p: columns.get(f"{layout.name}_{p}") for p in ("ivar", "lsf", "psf_fwhm", "offset")}
     mask = columns[f"{layout.name}_mask"]
+    flux, *rest = (columns[f"{layout.name}_{p}"] for p in _VALUES[layout.kind][0])
+    if layout.kind == "catalog":
+        return Catalog(flux, *rest, mask=mask)
+    if layout.kind == "map":
+        return SegmentationMap(flux, mask, layout.pixel_scale_arcsec)
     if layout.kind == "coefficients":
-        return Coefficients(columns[f"{layout.name}_value"], part["ivar"], mask)  # pyright: ignore
-    flux = columns[f"{layout.name}_flux"]
+        return Coefficients(flux, part["ivar"], mask)  # pyright: ignore[reportArgumentType]
     if layout.kind == "spectrum":
         wavelength = np.asarray(layout.wavelength)
         return Spectrum(flux, part["ivar"], mask, wavelength, part["lsf"])

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from omnisky.data.stream.source import Source
 
 __all__ = [
+    "CatalogBatch",
     "CoefficientsBatch",
     "ImageBatch",
+    "MapBatch",
     "MeasurementBatch",
     "ObjectBatch",
     "ScalarBatch",
@@ -148,7 +150,54 @@ class CoefficientsBatch:
     unit: str = ""
 
 
-MeasurementBatch: TypeAlias = ScalarBatch | SpectrumBatch | ImageBatch | CoefficientsBatch
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CatalogBatch:
+    """Hold the sources about objects; parts that were not asked for are None.
+
+    Parameters
+    ----------
+    x, y, e1, e2, r : Tensor, shape (object, source)
+        As in `omnisky.modalities.Catalog`; 0 where the mask is False.
+    mask : Tensor of bool, shape (object, source)
+        True where there is a source.
+    unit : str
+        Unit of offsets and radii.
+    """
+
+    x: Tensor | None = None
+    y: Tensor | None = None
+    e1: Tensor | None = None
+    e2: Tensor | None = None
+    r: Tensor | None = None
+    mask: Tensor | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MapBatch:
+    """Hold maps; parts that were not asked for are None.
+
+    Parameters
+    ----------
+    field : Tensor, shape (object, y, x)
+        Values from 0 to 1; 0 where the mask is False.
+    mask : Tensor of bool, shape (object, y, x)
+        True where the value is known.
+    pixel_scale_arcsec : float
+        Side of a pixel.
+    unit : str
+        Unit of the values.
+    """
+
+    field: Tensor | None = None
+    mask: Tensor | None = None
+    pixel_scale_arcsec: float
+    unit: str = ""
+
+
+MeasurementBatch: TypeAlias = (
+    ScalarBatch | SpectrumBatch | ImageBatch | CoefficientsBatch | CatalogBatch | MapBatch
+)
 
 
 def batches_of(
@@ -212,4 +261,6 @@ def _measurement(source: Source, layout: ModalityLayout, parts: Any) -> Measurem
     if layout.kind == "image":
         scale = layout.pixel_scale_arcsec
         return ImageBatch(bands=layout.bands, pixel_scale_arcsec=scale, unit=unit, **parts)
-    return CoefficientsBatch(unit=unit, **parts)
+    if layout.kind == "map":
+        return MapBatch(pixel_scale_arcsec=layout.pixel_scale_arcsec, unit=unit, **parts)
+    return (CatalogBatch if layout.kind == "catalog" else CoefficientsBatch)(unit=unit, **parts)

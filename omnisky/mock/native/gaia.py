@@ -112,8 +112,9 @@ def rows(instruments: Instruments, truth: Truth, fluxes: np.ndarray, *, heavy: b
 
     columns = catalog(instruments.config, truth, "gaia", fluxes)
     for band in ("g", "bp", "rp"):
-        magnitude = columns[f"phot_{band}_mean_mag"]
-        magnitude[magnitude > _FAINTEST] = np.nan
+        unseen = columns[f"phot_{band}_mean_mag"] > _FAINTEST
+        for what in ("mag", "flux", "flux_error"):
+            columns[f"phot_{band}_mean_{what}"][unseen] = np.nan
     spectra = None
     if heavy:
         there = np.flatnonzero(truth["has_xp"])

@@ -14,7 +14,7 @@ from omnisky.surveys.gaia.archive import archive_batches, named
 from omnisky.surveys.survey import Problems
 from omnisky.surveys.text import Kind
 
-__all__ = ["BASES", "COLUMNS", "XpCoefficients", "parse", "read_coefficients"]
+__all__ = ["BASES", "COLUMNS", "XpCoefficients", "arms", "parse", "read_coefficients"]
 
 _ARMS = ("bp", "rp")
 _SIZE = 55
@@ -48,6 +48,37 @@ class XpCoefficients:
 
     def __len__(self) -> int:
         return len(self.source_id)
+
+
+def arms(coefficients: Coefficients) -> tuple[Coefficients, Coefficients]:
+    """Split XP coefficients into the modalities ``gaia_xp_bp`` and ``gaia_xp_rp``.
+
+    Parameters
+    ----------
+    coefficients : Coefficients
+        ``gaia_xp_coefficients``: 55 of BP, then 55 of RP.
+
+    Returns
+    -------
+    bp, rp : Coefficients
+        55 each; an arm that is missing is masked.
+
+    Raises
+    ------
+    ValueError
+        If there are not 110 coefficients.
+    """
+    size = coefficients.value.shape[1]
+    if size != 2 * _SIZE:
+        raise ValueError(
+            f"XP coefficients are {2 * _SIZE}, {_SIZE} of BP and then as many of RP; found {size}"
+        )
+    value, ivar, mask = coefficients.value, coefficients.ivar, coefficients.mask
+    bp, rp = slice(None, _SIZE), slice(_SIZE, None)
+    return (
+        Coefficients(value[:, bp], ivar[:, bp], mask[:, bp]),
+        Coefficients(value[:, rp], ivar[:, rp], mask[:, rp]),
+    )
 
 
 def read_coefficients(

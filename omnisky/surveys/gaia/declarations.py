@@ -9,7 +9,16 @@ import numpy as np
 from omnisky.modalities import Modality
 from omnisky.surveys.survey import Selection, Survey
 
-__all__ = ["COEFFICIENTS", "GAIA", "MAGNITUDES", "PARALLAX", "SELECTIONS"]
+__all__ = [
+    "ARMS",
+    "COEFFICIENTS",
+    "FLUXES",
+    "GAIA",
+    "MAGNITUDES",
+    "PARALLAX",
+    "POSITION",
+    "SELECTIONS",
+]
 
 _MISSION = "2016A&A...595A...1G"
 _DR3 = "2023A&A...674A...1G"
@@ -30,6 +39,51 @@ def _magnitude(band: str, letters: str) -> Modality:
         description=f"Gaia {letters.upper()} mean magnitude, Vega system",
         valid_range=(1.0, 23.0),
         bibcodes=(_MISSION, _DR3, _PHOTOMETRY),
+    )
+
+
+def _flux(band: str, letters: str) -> Modality:
+    return Modality(
+        name=f"gaia_flux_{letters}",
+        kind="scalar",
+        survey="gaia",
+        unit="electron s-1",
+        ucd=f"phot.flux;em.opt{band}",
+        column=f"phot_{letters}_mean_flux",
+        error_column=f"phot_{letters}_mean_flux_error",
+        description=f"Gaia {letters.upper()} mean flux, of the internal system",
+        bibcodes=(_MISSION, _DR3, _PHOTOMETRY),
+    )
+
+
+def _coordinate(name: str, words: str, low: float, high: float) -> Modality:
+    return Modality(
+        name=f"gaia_{name}",
+        kind="scalar",
+        survey="gaia",
+        unit="deg",
+        ucd=f"pos.eq.{name};meta.main",
+        # With its table: ra and dec of any user's table are places, not a measurement by Gaia.
+        column=f"gaia_source.{name}",
+        error_column=f"gaia_source.{name}_error",
+        description=f"Gaia {words}, ICRS, at the reference epoch of its release",
+        valid_range=(low, high),
+        bibcodes=(_MISSION, _DR3, _ASTROMETRY),
+    )
+
+
+def _arm(letters: str) -> Modality:
+    return Modality(
+        name=f"gaia_xp_{letters}",
+        kind="coefficients",
+        survey="gaia",
+        unit="",
+        ucd="stat.fit.param",
+        column=f"{letters}_coefficients",
+        error_column=f"{letters}_coefficient_errors",
+        description=f"Gaia {letters.upper()} mean spectrum in the continuous representation",
+        size=55,
+        bibcodes=(_MISSION, _DR3, _XP),
     )
 
 
@@ -79,6 +133,13 @@ MAGNITUDES = {
     "bp": _magnitude(".B", "bp"),
     "rp": _magnitude(".R", "rp"),
 }
+FLUXES = {"g": _flux("", "g"), "bp": _flux(".B", "bp"), "rp": _flux(".R", "rp")}
+POSITION = {
+    "ra": _coordinate("ra", "right ascension", 0.0, 360.0),
+    "dec": _coordinate("dec", "declination", -90.0, 90.0),
+}
+# The two halves of the coefficients, as modalities of their own.
+ARMS = {"bp": _arm("bp"), "rp": _arm("rp")}
 
 GAIA = Survey(
     name="gaia",
@@ -88,6 +149,9 @@ GAIA = Survey(
         *MAGNITUDES.values(),
         PARALLAX,
         COEFFICIENTS,
+        *FLUXES.values(),
+        *POSITION.values(),
+        *ARMS.values(),
     ),
     licence="ESA/Gaia/DPAC, free to use with the acknowledgement",
     acknowledgement=(

@@ -16,7 +16,14 @@ from omnisky.surveys.gaia.coefficients import (
     parse,
     read_coefficients,
 )
-from omnisky.surveys.gaia.declarations import COEFFICIENTS, MAGNITUDES, PARALLAX, SELECTIONS
+from omnisky.surveys.gaia.declarations import (
+    COEFFICIENTS,
+    FLUXES,
+    MAGNITUDES,
+    PARALLAX,
+    POSITION,
+    SELECTIONS,
+)
 from omnisky.surveys.survey import Problems, Selection, scalar_of
 from omnisky.surveys.text import Kind
 
@@ -29,11 +36,16 @@ _FACTS: dict[str, Kind] = {
         *("parallax", "parallax_error", "pmra", "pmdec", "ref_epoch", "ruwe"),
         *(f"phot_{band}_mean_mag" for band in MAGNITUDES),
         *(f"phot_{band}_mean_flux_over_error" for band in MAGNITUDES),
+        *(f"phot_{band}_mean_flux" for band in FLUXES),
+        *(f"phot_{band}_mean_flux_error" for band in FLUXES),
+        *(f"{axis}_error" for axis in POSITION),
     )
 }
 _UNITS = {"ra": "deg", "dec": "deg", "parallax": "mas", "parallax_error": "mas"}
 _UNITS |= {"pmra": "mas yr-1", "pmdec": "mas yr-1"}
 _UNITS |= {f"phot_{band}_mean_mag": "mag" for band in MAGNITUDES}
+_UNITS |= {f"{axis}_error": "mas" for axis in POSITION}
+_MAS = 1 / 3.6e6
 
 
 def read(
@@ -67,7 +79,8 @@ def read(
     Yields
     ------
     SkyObjects
-        With parallax, magnitudes and XP coefficients; positions at ref_epoch.
+        With parallax, magnitudes, fluxes, XP coefficients, and the position as numbers too;
+        positions at ref_epoch.
 
     Raises
     ------
@@ -185,6 +198,14 @@ def objects_of(table: Mapping[str, np.ndarray], spectra: Coefficients) -> SkyObj
         # The archive gives the error of the flux; to first order that of the magnitude.
         error = np.divide(2.5 / np.log(10), snr, out=absent.copy(), where=snr > 0)
         measured[declared.name] = scalar_of(declared, column(declared.column), error=error)
+    for declared in FLUXES.values():
+        error = column(f"{declared.column}_error")
+        measured[declared.name] = scalar_of(declared, column(declared.column), error=error)
+    for axis, declared in POSITION.items():
+        # That of ra is along the great circle; this is one of the coordinate.
+        narrow = np.cos(np.radians(column("dec"))) if axis == "ra" else 1.0
+        error = column(f"{axis}_error") * _MAS / np.maximum(narrow, 1e-9)
+        measured[declared.name] = scalar_of(declared, column(axis), error=error)
     pm_ra, pm_dec, epoch = column("pmra"), column("pmdec"), column("ref_epoch")
     moving = np.isfinite(pm_ra) & np.isfinite(pm_dec)
     return SkyObjects(

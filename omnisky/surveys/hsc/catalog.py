@@ -93,7 +93,7 @@ def read(
     ----------
     paths : path or sequence of paths
         FITS tables with ``object_id``, ``ra``, ``dec`` and what else there is of the columns of
-        `forced`: magnitudes, extinctions, extendedness, moments of the PSF.
+        `forced`: magnitudes, extinctions, extendedness, moments of the PSF and, in i, of the light.
     selection : str, Selection or callable, optional
         One of `SELECTIONS`, or a function of the columns. Without it every row is read.
     problems, batch_size, group_by, trusted
@@ -150,6 +150,8 @@ def _objects(columns: Columns, identifiers: np.ndarray) -> SkyObjects:
         area = xx * yy - xy**2  # of arcsec^4, so that its fourth root is a width
         width = _FWHM_OF_SIGMA * np.where(area > 0, area, np.nan) ** 0.25
         measured[f"psfsize_{band}"] = scalar_of(_DECLARED[f"hsc_psfsize_{band}"], width)
+    for m in _MOMENTS:
+        measured[f"shape{m}"] = scalar_of(_DECLARED[f"hsc_shape{m}"], of(f"i_sdssshape_shape{m}"))
     return SkyObjects(
         survey="hsc",
         object_id=identifiers,
@@ -159,7 +161,7 @@ def _objects(columns: Columns, identifiers: np.ndarray) -> SkyObjects:
     )
 
 
-_VALUES = tuple(
+_VALUES = tuple(f"i_sdssshape_shape{m}" for m in _MOMENTS) + tuple(
     name
     for b in BANDS
     for name in (

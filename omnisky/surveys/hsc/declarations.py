@@ -69,6 +69,17 @@ def _of_band(band: str) -> tuple[Modality, ...]:
     )
 
 
+def _moment(part: str, words: str, **more) -> Modality:
+    return _scalar(
+        f"shape{part}",
+        "arcsec2",
+        "phys.angSize;em.opt.I",
+        f"i_sdssshape_shape{part}",
+        f"second moment of the light in i, {words}, not corrected for the PSF",
+        **more,
+    )
+
+
 HSC = Survey(
     name="hsc",
     title="Hyper Suprime-Cam Subaru Strategic Program, Public Data Release 3",
@@ -89,6 +100,9 @@ HSC = Survey(
             bibcodes=(_PDR3, _PIPELINE),
         ),
         *(modality for band in BANDS for modality in _of_band(band)),
+        _moment("11", "along x", valid_range=(0.0, 1e4)),
+        _moment("22", "along y", valid_range=(0.0, 1e4)),
+        _moment("12", "mixed", valid_range=(-1e4, 1e4)),
     ),
     licence="free to use after registration, with the acknowledgement",
     acknowledgement=(

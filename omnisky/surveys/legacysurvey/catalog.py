@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 
 import numpy as np
 
 from omnisky.modalities import Observations, Scalar, SkyObjects
-from omnisky.surveys.catalog import CatalogFormat, Columns, stream
+from omnisky.surveys.catalog import CatalogFormat, Columns, paths_of, stream
 from omnisky.surveys.legacysurvey.declarations import BANDS, LEGACYSURVEY, WISE_BANDS
 from omnisky.surveys.survey import Problems, Selection, scalar_of
 
@@ -95,6 +97,7 @@ def read(
     batch_size: int = 256,
     group_by: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     trusted: bool = False,
+    surroundings: bool = False,
 ) -> Iterator[SkyObjects]:
     """Read tractor or sweep tables, or target tables made from them.
 
@@ -107,6 +110,10 @@ def read(
         it every row is read, those outside of the primary area of their brick as well.
     problems, batch_size, group_by, trusted
         As in `omnisky.surveys.catalog.stream`.
+    surroundings : bool
+        Whether to add what lies about each object: ``legacysurvey_catalog`` and
+        ``legacysurvey_segmentation``, from all sources in the same file, selected or not (see
+        `omnisky.surveys.legacysurvey.neighbours`).
 
     Yields
     ------
@@ -121,16 +128,20 @@ def read(
     ValueError
         If a file is damaged or not such a table, or a row has a problem and `problems` raises.
     """
-    chosen = Selection.choose(selection, SELECTIONS)
-    return stream(
+    only = partial(
+        stream,
         FORMAT,
-        paths,
-        selection=chosen,
+        selection=Selection.choose(selection, SELECTIONS),
         problems=problems,
         batch_size=batch_size,
         group_by=group_by,
         trusted=trusted,
     )
+    if not surroundings:
+        return only(paths)
+    from omnisky.surveys.legacysurvey.neighbours import with_surroundings
+
+    return chain.from_iterable(with_surroundings(only, p, trusted) for p in paths_of(paths))
 
 
 def _identify(columns: Columns) -> np.ndarray:

@@ -5,11 +5,20 @@ from __future__ import annotations
 from omnisky.modalities import Modality
 from omnisky.surveys.survey import Survey
 
-__all__ = ["BANDS", "LEGACYSURVEY", "PIXEL_SCALE_ARCSEC", "WISE_BANDS"]
+__all__ = [
+    "BANDS",
+    "LEGACYSURVEY",
+    "MAP_PIXELS",
+    "MOST_SOURCES",
+    "PIXEL_SCALE_ARCSEC",
+    "WISE_BANDS",
+]
 
 BANDS = ("g", "r", "i", "z")
 WISE_BANDS = ("w1", "w2", "w3", "w4")
 PIXEL_SCALE_ARCSEC = 0.262
+# Side of the cut-outs whose sources are listed and painted, and most sources listed (AION-1's).
+MAP_PIXELS, MOST_SOURCES = 96, 20
 
 _OVERVIEW = "2019AJ....157..168D"
 _WISE = "2010AJ....140.1868W"
@@ -83,6 +92,36 @@ _SHAPES = (
     _scalar("shape_e2", "", "src.ellipticity", "SHAPE_E2", "ellipticity component 2 of the model"),
 )
 
+_SURROUNDINGS = (
+    Modality(
+        name="legacysurvey_catalog",
+        kind="catalog",
+        survey="legacysurvey",
+        unit="arcsec",
+        ucd="meta.record;src",
+        # Several rows make one: the column of a user's table is not meant.
+        column="RA/DEC/SHAPE_E1/SHAPE_E2/SHAPE_R",
+        description="Legacy Survey sources in a cut-out of 25 arcsec, nearest first: offset, "
+        "ellipticity and half-light radius",
+        size=MOST_SOURCES,
+        bibcodes=(_OVERVIEW,),
+    ),
+    Modality(
+        name="legacysurvey_segmentation",
+        kind="map",
+        survey="legacysurvey",
+        unit="",
+        ucd="src.morph.type;obs.image",
+        column="TYPE/RA/DEC/SHAPE_E1/SHAPE_E2/SHAPE_R",
+        description="Legacy Survey map of half-light ellipses: 0 sky, 0.2 PSF, 0.4 REX, 0.6 EXP, "
+        "0.8 DEV, 1 SER",
+        valid_range=(0.0, 1.0),
+        pixel_scale_arcsec=PIXEL_SCALE_ARCSEC,
+        size=MAP_PIXELS,
+        bibcodes=(_OVERVIEW,),
+    ),
+)
+
 LEGACYSURVEY = Survey(
     name="legacysurvey",
     title="DESI Legacy Imaging Surveys, DR6 to DR10",
@@ -118,6 +157,7 @@ LEGACYSURVEY = Survey(
             )
             for band in BANDS
         ),
+        *_SURROUNDINGS,
     ),
     licence="free to use with the acknowledgement",
     acknowledgement=(

@@ -65,7 +65,7 @@ def nano():
     batch = codec.prepare(_images("legacysurvey_image", count=2, seed=9))
     keys = [("legacysurvey_image", band) for band in "griz"]
     with torch.no_grad():
-        latent = codec._encode_latent(codec._compress(batch["flux"]), batch["mask"], keys)
+        latent = codec._encode_latent(codec._compress(batch["flux"], keys), batch["mask"], keys)
         std, mean = torch.std_mean(latent, (0, 1, 2))
         codec.to_latent.weight /= std[:, None, None, None]
         codec.to_latent.bias.sub_(mean).div_(std)

@@ -338,9 +338,9 @@ def test_what_does_not_fit_is_refused(nano, make_images):
     [
         (torch.full((1, 144), 125), r"lie in 0 … 124; found 125 … 125"),
         (torch.full((1, 144), -1), r"lie in 0 … 124; found -1 … -1"),
-        (torch.zeros((1, 143), dtype=torch.long), r"shape \(object, 144\); found \(1, 143\)"),
+        (torch.zeros((1, 143), dtype=torch.long), r"shape \(object, 144\).*\(1, 143\)"),
         (torch.zeros((1, 144)), r"must be integers.*float32"),
-        (torch.zeros(144, dtype=torch.long), r"found \(144,\)"),
+        (torch.zeros(144, dtype=torch.long), r"found torch.int64 \(144,\)"),
     ],
 )
 def test_ids_that_are_none_are_refused(nano, ids, message):

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from omnisky.modalities import (
+    Catalog,
     Coefficients,
     Image,
     Modality,
     Observations,
     Scalar,
+    SegmentationMap,
     SkyObjects,
     Spectrum,
 )
@@ -62,6 +64,10 @@ def toy_sky(count: int, seed: int = 0, *, text: bool = False, cap_deg: float = 0
                 "toy_coefficients": Coefficients(
                     value, np.ones_like(value), np.ones(value.shape, bool)
                 ),
+                "toy_catalog": _catalog(rng, count),
+                "toy_map": SegmentationMap(
+                    rng.random((count, SIZE, SIZE)), rng.random((count, SIZE, SIZE)) > 0.1, 0.262
+                ),
                 "toy_z": Scalar(rng.uniform(0, 1, count), mask=rng.random(count) > 0.2),
                 "toy_mag": Scalar(rng.uniform(15, 20, count), np.full(count, 25.0)),
             }
@@ -70,6 +76,14 @@ def toy_sky(count: int, seed: int = 0, *, text: bool = False, cap_deg: float = 0
         pm_ra=Scalar(rng.normal(size=count), mask=rng.random(count) > 0.5),
         pm_dec=Scalar(rng.normal(size=count), mask=rng.random(count) > 0.5),
     )
+
+
+def _catalog(rng: np.random.Generator, count: int) -> Catalog:
+    """Return up to 5 sources an object."""
+    e1, e2 = rng.uniform(-0.7, 0.7, (2, count, 5))
+    x, y, r = rng.normal(0, 5, (3, count, 5))
+    known = np.arange(5) < rng.integers(0, 6, count)[:, None]
+    return Catalog(x, y, e1, e2, np.abs(r), known)
 
 
 TOY_MAG = Modality(
@@ -87,6 +101,8 @@ _PARTS = {
     Image: ("flux", "ivar", "mask", "psf_fwhm_arcsec", "offset_pixels"),
     Spectrum: ("flux", "ivar", "mask", "lsf_sigma"),
     Coefficients: ("value", "ivar", "mask"),
+    Catalog: ("x", "y", "e1", "e2", "r", "mask"),
+    SegmentationMap: ("field", "mask"),
     Scalar: ("value", "ivar", "mask"),
 }
 
@@ -113,6 +129,8 @@ def together(batches) -> SkyObjects:
     def join(parts):
         first = parts[0]
         arrays = {p: np.concatenate([getattr(m, p) for m in parts]) for p in _PARTS[type(first)]}
+        if isinstance(first, SegmentationMap):
+            arrays["pixel_scale_arcsec"] = first.pixel_scale_arcsec
         if isinstance(first, Image):
             arrays |= {"bands": first.bands, "pixel_scale_arcsec": first.pixel_scale_arcsec}
         if isinstance(first, Spectrum):

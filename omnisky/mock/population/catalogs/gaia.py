@@ -19,6 +19,8 @@ _PARALLAX_MAS = np.array([0.02, 0.02, 0.03, 0.045, 0.07, 0.12, 0.23, 0.50, 1.30]
 _G_MMAG = np.array([0.3, 0.3, 0.4, 0.6, 1.0, 1.8, 3.0, 6.0, 14.0])
 _BP_MMAG = np.array([0.9, 0.9, 2.5, 5.0, 11.0, 25.0, 55.0, 108.0, 220.0])
 _RP_MMAG = np.array([0.6, 0.7, 1.8, 3.2, 6.0, 13.0, 28.0, 60.0, 130.0])
+# Vega magnitudes of one electron a second (Riello et al. 2021, table 5).
+_ONE_ELECTRON = {"g": 25.6873668671, "bp": 25.3385422158, "rp": 24.7478955012}
 _POSITION, _MOTION = 0.8, 1.02  # errors of position and motion over that of parallax
 _ZERO_POINT_MAS = -0.03
 _RVS_LIMIT = 14.0
@@ -100,7 +102,7 @@ def _ruwe(sky: Sky) -> np.ndarray:
 
 
 def _photometry(sky: Sky) -> Columns:
-    """Return mean magnitudes, and fluxes over their errors."""
+    """Return mean magnitudes, fluxes, and fluxes over their errors."""
     columns: Columns = {}
     for band, table in (("g", _G_MMAG), ("bp", _BP_MMAG), ("rp", _RP_MMAG)):
         true = np.minimum(gaia_magnitude(sky.flux(f"gaia_{band}"), f"gaia_{band}"), 25.0)
@@ -112,6 +114,9 @@ def _photometry(sky: Sky) -> Columns:
         columns[f"phot_{band}_mean_mag"] = measured.astype("f4")
         signal = 2.5 / np.log(10) / error * flux
         columns[f"phot_{band}_mean_flux_over_error"] = signal.astype("f4")
+        electrons = 10 ** (0.4 * (_ONE_ELECTRON[band] - measured))
+        columns[f"phot_{band}_mean_flux"] = electrons
+        columns[f"phot_{band}_mean_flux_error"] = (electrons / signal).astype("f4")
     return columns
 
 

@@ -1,0 +1,188 @@
+"""Many scalar codecs at once: one search and one look-up instead of one a modality.
+
+Encoding one number takes nanoseconds; what costs is everything around it, once a modality. A bank
+stacks the tables of the codecs and pays once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnisky.codecs.codec import Codec
+from omnisky.codecs.quantisers.quantile import find_bins, padded
+from omnisky.codecs.scalars.scalar import ScalarCodec
+from omnisky.codecs.tokens import Rows
+from omnisky.modalities import Measurement, Scalar
+
+__all__ = ["ScalarBank"]
+
+# Subsets of modalities, in an order, that tables are kept for.
+_MOST_TABLES = 64
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The tables of some codecs, stacked; `versions` tells whether they are still those.
+
+    ``first`` is where the means of each codec begin, counted through all of them.
+    """
+
+    place: dict[str, int]
+    held: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+    edges: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    means: np.ndarray
+    first: np.ndarray
+    vocabulary: np.ndarray
+
+
+class ScalarBank:
+    """Encode and decode several scalars together, with the very results of their own codecs.
+
+    Parameters
+    ----------
+    codecs : mapping of str to Codec
+        Codecs by modality. Those that a bank cannot take (other kinds, circles, two tokens,
+        ``compat``) are left out.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        Modalities that it takes.
+    """
+
+    def __init__(self, codecs: Mapping[str, Codec]) -> None:
+        self._codecs = {n: c for n, c in codecs.items() if isinstance(c, ScalarCodec) and _plain(c)}
+        self.names = frozenset(self._codecs)
+        self._stacked: dict[tuple[str, ...], _Tables] = {}
+
+    def encode(self, measurements: Mapping[str, Measurement]) -> tuple[Rows, Rows, dict[str, int]]:
+        """Return ids and masks, shape (object, 1), and how many values are outside, by modality.
+
+        Parameters
+        ----------
+        measurements : mapping of str to Scalar
+            Scalars of the same objects.
+
+        Returns
+        -------
+        ids, masks : Rows
+            Tensors of shape (object, 1) by modality, in the order given.
+        outside : dict of str to int
+            How many values are beyond the training range, of modalities that have such values.
+
+        Raises
+        ------
+        TypeError
+            If a measurement is no scalar.
+        """
+        scalars = [m for m in measurements.values() if isinstance(m, Scalar)]
+        if len(scalars) < len(measurements):
+            wrong = {n: m for n, m in measurements.items() if not isinstance(m, Scalar)}
+            name, other = next(iter(wrong.items()))
+            raise TypeError(f"modality {name!r} is a scalar; found a {type(other).__name__}")
+        names = tuple(measurements)
+        tables = self._tables(names)
+        shape = len(names), len(scalars[0])
+        value = np.concatenate([scalar.value for scalar in scalars]).reshape(shape)
+        mask = np.concatenate([scalar.mask for scalar in scalars]).reshape(shape)
+        ids = find_bins(tables.edges, value) * mask
+        beyond = ((value < tables.low) | (value > tables.high)) & mask
+        outside = {}
+        if np.count_nonzero(beyond):
+            counts = np.count_nonzero(beyond, axis=1).tolist()
+            outside = {n: c for n, c in zip(names, counts, strict=True) if c}
+        return Rows(tables.place, ids), Rows(tables.place, mask), outside
+
+    def decode(self, ids: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Scalar]:
+        """Return what the ids of each modality stand for.
+
+        Parameters
+        ----------
+        ids, masks : mapping of str to Tensor, shape (object, 1)
+            Ids by modality, and which exist.
+
+        Raises
+        ------
+        ValueError
+            If an id that exists is not in the vocabulary, or a scalar has more than one token.
+        """
+        tables = self._tables(tuple(ids))
+        for name, of_one in ids.items():
+            if of_one.shape[1] != 1:
+                self._codecs[name].check_ids(of_one, masks[name])
+        shape = len(ids), -1
+        given = torch.cat(list(ids.values())).numpy().reshape(shape)
+        mask = torch.cat([masks[name] for name in ids]).numpy().reshape(shape)
+        wrong = ((given < 0) | (given >= tables.vocabulary)) & mask
+        if np.count_nonzero(wrong):
+            for name, of_one in ids.items():
+                self._codecs[name].check_ids(of_one, masks[name])
+        value = tables.means.take(given * mask + tables.first) * mask
+        nothing = np.zeros_like(value)
+        rows = zip(value, nothing, mask, strict=True)
+        return {name: _scalar(*row) for name, row in zip(ids, rows, strict=True)}
+
+    def _tables(self, names: tuple[str, ...]) -> _Tables:
+        codecs = {name: self._codecs[name] for name in names}
+        tables = self._stacked.get(names)
+        held = _buffers(codecs)
+        fresh = tables is not None and all(a is b for a, b in zip(tables.held, held, strict=True))
+        if tables is None or not fresh or _versions(held) != tables.versions:
+            if len(self._stacked) >= _MOST_TABLES:
+                self._stacked.clear()
+            tables = self._stacked[names] = _stack(codecs)
+        return tables
+
+
+def _buffers(codecs: Mapping[str, ScalarCodec]) -> tuple[Tensor, ...]:
+    """Return what the stacked tables were made of; writing to or replacing any makes them stale."""
+    bins = [codec.bins for codec in codecs.values()]
+    return tuple(tensor for one in bins for tensor in (one.edges, one.means, one.limits))
+
+
+def _versions(held: tuple[Tensor, ...]) -> tuple[int, ...]:
+    # Tensors of inference mode cannot be written to outside of it, and count no versions.
+    return tuple(0 if tensor.is_inference() else tensor._version for tensor in held)
+
+
+def _plain(codec: ScalarCodec) -> bool:
+    config = codec.config
+    return config.scale != "circular" and config.tokens == 1 and not config.compat
+
+
+def _stack(by_name: Mapping[str, ScalarCodec]) -> _Tables:
+    codecs = list(by_name.values())
+    most = max(codec.config.bins for codec in codecs)
+    edges = np.full((len(codecs), most - 1), np.inf)
+    means = np.zeros((len(codecs), most))
+    for i, codec in enumerate(codecs):
+        edges[i, : codec.config.bins - 1] = codec.bins.edges[0].numpy()
+        means[i, : codec.config.bins] = codec.bins.means[0].numpy()
+    held = _buffers(by_name)
+    limits = np.stack([codec.bins.limits[0].numpy() for codec in codecs])
+    return _Tables(
+        place={name: i for i, name in enumerate(by_name)},
+        held=held,
+        versions=_versions(held),
+        edges=padded(edges),
+        low=limits[:, :1].copy(),
+        high=limits[:, 1:].copy(),
+        means=means,
+        first=most * np.arange(len(codecs))[:, None],
+        vocabulary=np.array([[codec.config.bins] for codec in codecs]),
+    )
+
+
+def _scalar(value: np.ndarray, ivar: np.ndarray, mask: np.ndarray) -> Scalar:
+    """Return a scalar without the checks of its constructor, which take longer than decoding."""
+    scalar = object.__new__(Scalar)
+    scalar.__dict__.update(value=value, ivar=ivar, mask=mask)
+    return scalar

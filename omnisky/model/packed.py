@@ -1,0 +1,125 @@
+"""Encoding without padding: the tokens of all objects in one row of vectors, for use, not training.
+
+A survey's objects have different subsets of modalities. Laid out as a table, most of it would be
+padding (60 % in a mixture of images, spectra and photometry). Here everything but attention works
+on the tokens that exist, and attention on groups of objects with equally many.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from omnisky.model.blocks import EncoderBlock, SelfAttention
+from omnisky.model.transformer import Selection, Transformer
+
+__all__ = ["Packed", "encode_packed"]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Hold encoder outputs without padding.
+
+    Parameters
+    ----------
+    vectors : FloatTensor, shape (token, D)
+        Outputs of all objects' tokens, those of one object together, in slot order.
+    objects : LongTensor, shape (token,)
+        Which object each token is of.
+    """
+
+    vectors: Float[Tensor, "token D"]
+    objects: Int[Tensor, " token"]
+
+    def mean(self, n_objects: int) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"]]:
+        """Return the mean over each object's tokens, and which objects have any."""
+        sums = torch.zeros(n_objects, self.vectors.shape[1], dtype=torch.float32)
+        sums = sums.to(self.vectors.device).index_add_(0, self.objects, self.vectors.float())
+        count = torch.bincount(self.objects, minlength=n_objects)
+        return sums / count.clamp(min=1)[:, None], count > 0
+
+
+@torch.no_grad()
+def encode_packed(network: Transformer, ids: Int[Tensor, "B S"], visible: Selection) -> Packed:
+    """Encode the visible slots of each object; the result does not depend on the batch.
+
+    Parameters
+    ----------
+    network : Transformer
+        In evaluation mode.
+    ids : LongTensor, shape (B, S)
+        Table of ids, as from `Transformer.lay_out`.
+    visible : Selection
+        Which slots each object shows.
+    """
+    count = visible.mask.sum(1)
+    # Objects of equal length lie together, so that attention takes them in one piece.
+    order = count.argsort(stable=True)
+    mask = visible.mask[order]
+    rows, columns = mask.nonzero(as_tuple=True)
+    objects, slots = order[rows], visible.slots[order][rows, columns]
+    place = network.place_vectors()[slots]
+    x = (_embed(network, ids, objects, slots) + place).to(network.dtype)
+    lengths, repeats = count[order].unique_consecutive(return_counts=True)
+    groups = [(int(r), int(n)) for n, r in zip(lengths, repeats, strict=True) if n]
+    for block in network.encoder:
+        assert isinstance(block, EncoderBlock)
+        x = x + _attention(block.attn, block.norm1(x), groups)
+        x = x + block.mlp(block.norm2(x))
+    return Packed(network.encoder_norm(x), objects)
+
+
+def _embed(
+    network: Transformer,
+    ids: Int[Tensor, "B S"],
+    objects: Int[Tensor, " token"],
+    slots: Int[Tensor, " token"],
+) -> Float[Tensor, "token D"]:
+    """Return token vectors; a modality is embedded for the objects that show any of it."""
+    x = network.mask_token.new_empty(len(slots), network.config.dim)
+    modality = network.slot_modality[slots]
+    for number in modality.unique().tolist():
+        here = (modality == number).nonzero()[:, 0]
+        shown, row = objects[here].unique(return_inverse=True)
+        own = network.slots_of(network.names[number])
+        vectors = network.embeddings[network.names[number]](ids[shown][:, own])
+        x[here] = vectors[row, slots[here] - own[0]]
+    return x
+
+
+def _attention(
+    attention: SelfAttention, x: Float[Tensor, "token D"], groups: list[tuple[int, int]]
+) -> Float[Tensor, "token D"]:
+    heads = attention.num_heads
+    q, k, v = attention.qkv(x).unflatten(-1, (3, heads, -1)).unbind(1)
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    out = torch.empty_like(x)
+    first = 0
+    for objects, length in groups:
+        part = slice(first, first + objects * length)
+        shape = (objects, length, heads, -1)
+        here = (t[part].reshape(shape).transpose(1, 2) for t in (q, k, v))
+        out[part] = _dense(*here).transpose(1, 2).reshape(objects * length, -1)
+        first = part.stop
+    return attention.proj(out)
+
+
+def _dense(
+    q: Float[Tensor, "B H N d"], k: Float[Tensor, "B H N d"], v: Float[Tensor, "B H N d"]
+) -> Float[Tensor, "B H N d"]:
+    """Attend without a mask."""
+    if q.dtype != torch.bfloat16 or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v)
+    # On a CPU the fused kernel is slower in bfloat16 than in float32; scores of one head stay in
+    # cache (measured, docs/explanation/speed.md).
+    out = torch.empty_like(v)
+    scale = q.shape[-1] ** -0.5
+    for b in range(len(q)):
+        for h in range(q.shape[1]):
+            scores = (q[b, h] @ k[b, h].T).mul_(scale)
+            torch.mm(scores.softmax(-1), v[b, h], out=out[b, h])
+    return out
