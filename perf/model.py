@@ -126,7 +126,7 @@ def measure(works: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, An
 
 def main() -> int:
     """Run the measurement of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Embedding beside the peer.")
     parser.add_argument("--cases", default=",".join(_CASES).replace(", ", "+"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)

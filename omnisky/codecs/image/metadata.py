@@ -32,9 +32,8 @@ __all__ = ["MetadataHead", "MetadataStem"]
 # lie within about ±1.
 _CENTRE = (700.0, 120.0, 0.21, 4.5, 0.003, 1.0)
 _SPREAD = (0.4, 0.4, 0.4, 0.3, 1.5, 0.5)
-# What networks are trained with lies inside. Beyond, a number counts as the nearest of these: the
-# shapes of galaxies survive that much better than what the network says of numbers it never met
-# (NIRCam cut-outs: flux off by factors of 1.3 to 6 instead of 1.5 to 12).
+# What networks are trained with lies inside. Beyond, a number counts as the nearest of these: a
+# network says worse about numbers it never met (tried on NIRCam, perf/codecs_held_out_bands.py).
 _LOWEST = (430.0, 60.0, 0.1, 2.5, 2e-4, 0.2)
 _HIGHEST = (1050.0, 500.0, 0.3, 15.0, 0.05, 4.0)
 _FREQUENCIES = (0.5, 1.0, 2.0)

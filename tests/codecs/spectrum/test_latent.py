@@ -158,13 +158,13 @@ def test_wrong_input_is_refused(codec, spectra):
 
 def test_wrong_tokens_are_refused(codec, spectra):
     ids = codec.encode(spectra)
-    with pytest.raises(ValueError, match="shape .object, 69."):
+    with pytest.raises(ValueError, match=r"shape \(object, 69\)"):
         codec.decode(ids[:, :-1])
-    with pytest.raises(ValueError, match="shape .object, 69."):
+    with pytest.raises(ValueError, match=r"shape \(object, 69\)"):
         codec.decode(ids.float())
     for wrong in (-1, 1024):
         ids[3, 7] = wrong
-        with pytest.raises(ValueError, match=f"tokens 1 … 68, lie in 0 … 1023; found .*{wrong}"):
+        with pytest.raises(ValueError, match=rf"tokens 1 … 68, lie in 0 … 1023; found .*{wrong}"):
             codec.decode(ids)
 
 
