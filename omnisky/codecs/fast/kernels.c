@@ -106,7 +106,7 @@ void tiles(const float *x, float *out, long objects, long rows, long columns, lo
            long threads) {
     long width = 4 * columns + 2, height = 4 * rows + 2, count = objects * rows * columns;
     long groups = (count + ROWS - 1) / ROWS;
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) schedule(dynamic, ROWS)
     for (long t = 0; t < count; t++) {
         long object = t / (rows * columns), row = t / columns % rows, column = t % columns;
         const float *from = x + ((object * height + 4 * row) * width + 4 * column) * channels;
@@ -199,7 +199,7 @@ static void convolve_some(const float *in, const float *weight, const float *bia
 void convolve(const float *in, const float *weight, const float *bias, float *out, float *scratch,
               long count, long channels, long outputs, long packed, long threads) {
     long size = (45 * channels + FREQUENCIES * (1 + (count + ROWS - 1) / ROWS * ROWS)) * WIDE;
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (long k = 0; k < outputs; k += WIDE)
         convolve_some(in, weight, bias, out, scratch + omp_get_thread_num() * size, count, channels,
                       outputs, packed, k);
@@ -227,7 +227,7 @@ static void mix_some(const float *in, const float *weight, const float *bias, fl
  * (pixel, tile, output). `scratch` has for each thread channels · WIDE numbers. */
 void mix(const float *in, const float *weight, const float *bias, float *out, float *scratch,
          long count, long channels, long outputs, long threads) {
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (long k = 0; k < outputs; k += WIDE)
         mix_some(in, weight, bias, out, scratch + omp_get_thread_num() * channels * WIDE, count,
                  channels, outputs, k);
@@ -236,7 +236,7 @@ void mix(const float *in, const float *weight, const float *bias, float *out, fl
 /* Rows (count, channel) of each of `spectra` matrices, packed: (matrix, group, channel, row). */
 void pack(const float *in, float *out, long spectra, long count, long channels, long threads) {
     long groups = (count + ROWS - 1) / ROWS;
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) schedule(dynamic, ROWS)
     for (long f = 0; f < spectra; f++)
         for (long t = 0; t < count; t++) {
             const float *from = in + (f * count + t) * channels;
@@ -354,7 +354,7 @@ long fourier_scratch(const fourier_plan *p) {
  * (object, row, column, output), in whole tiles. */
 void fourier(const fourier_plan *p, const float *tiles, float *out, float *scratch, long threads) {
     long size = fourier_scratch(p);
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (long k = 0; k < p->outputs; k += WIDE)
         fourier_some(p, tiles, out, scratch + omp_get_thread_num() * size, k);
 }
