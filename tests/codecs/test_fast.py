@@ -10,6 +10,7 @@ from omnisky.codecs.fast import (
     conv3x3,
     conv3x3_tiles,
     conv_fourier,
+    fourier,
     native_kernels,
     tile_view,
     winograd,
@@ -49,7 +50,7 @@ def _direct(x, weight, bias):
 def way(request, monkeypatch):
     """Compute with and without the compiled kernels."""
     if request.param == "torch":
-        for module in (winograd, image_fast):
+        for module in (winograd, fourier, image_fast):
             monkeypatch.setattr(module, "native_kernels", lambda: None)
     elif native_kernels() is None:
         pytest.skip("no C compiler whose kernels give what torch gives")
@@ -65,8 +66,8 @@ def test_winograd_equals_the_direct_convolution(shape, way):
 
 
 @pytest.mark.parametrize("side", [5, 7, 9])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_fourier_equals_the_direct_convolution(shape, side):
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 11, 20, 7, 96)])
+def test_fourier_equals_the_direct_convolution(shape, side, way):
     x, weight, bias = _layer(*shape, side)
     before = x.clone()
     got = conv_fourier(x, weight, bias)

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from omnisky.codecs.fast.native import Kernels, native_kernels
 from omnisky.codecs.fast.workspace import Workspace
 
 __all__ = ["conv_fourier"]
@@ -129,18 +130,37 @@ def _other_side(side: Tensor, v: int, real: Tensor, full: Tensor, out: Tensor) -
         torch.mm(full, side[2 * v - 2 : 2 * v].flatten(0, 1), out=out)
 
 
-def _spectra(x: Tensor, kernel: int, by: _Transforms, work: Workspace) -> tuple[Tensor, ...]:
-    """Return for each v the frequencies of all tiles, shape (row, tile · channel)."""
+def _spectra(
+    x: Tensor, kernel: int, first: Tensor, real: Tensor, full: Tensor, work: Workspace
+) -> tuple[Tensor, list[int]]:
+    """Return the frequencies of all tiles, shape (row, tile · channel), and the rows of each v."""
     count, height, width, channels = x.shape
     tiles = -(-height // _TILE) * -(-width // _TILE)
-    sizes = [len(by.tile_real)] * 2 + [len(by.tile_full)] * (len(by.first) // 2 - 1)
+    sizes = [len(real)] * 2 + [len(full)] * (len(first) // 2 - 1)
     out = work.take("spectra", sum(sizes), count, tiles * channels)
     # One object at a time: what lies between is larger than the result.
     for i in range(count):
-        side = _one_side(_tiles(x[i : i + 1], kernel, work), by.first, work)
+        side = _one_side(_tiles(x[i : i + 1], kernel, work), first, work)
         for v, rows in enumerate(out[:, i].split(sizes)):
-            _other_side(side, v, by.tile_real, by.tile_full, rows)
-    return out.flatten(1).split(sizes)
+            _other_side(side, v, real, full, rows)
+    return out.flatten(1), sizes
+
+
+def _compiled(
+    kernels: Kernels, x: Tensor, layer: tuple[Tensor, Tensor], by: _Transforms, work: Workspace
+) -> Tensor:
+    """Return the convolution in whole tiles, by compiled kernels."""
+    kernel = len(layer[0][0, 0])
+    # Without the negative real parts.
+    real, full = (
+        matrix.unflatten(0, (-1, 3))[:, :2].flatten(0, 1) for matrix in (by.tile_real, by.tile_full)
+    )
+    spectra, _ = _spectra(x, kernel, by.first, real, full, work)
+    shape = len(x), -(-x.shape[1] // _TILE), -(-x.shape[2] // _TILE)
+    weights = by.first[:, :kernel], by.weight_real, by.weight_full
+    matrices = *weights, by.back_real, by.back_full, by.last
+    flat = spectra.view(len(spectra), -1, x.shape[3])
+    return kernels.fourier(flat, layer, matrices, shape, work)
 
 
 def _products(
@@ -199,7 +219,11 @@ def conv_fourier(
     work = work or Workspace()
     count, height, width, _ = x.shape
     by = _transforms(_TILE + kernel - 1, kernel)
-    spectra = _spectra(x, kernel, by, work)
+    kernels = native_kernels()
+    if kernels is not None and kernels.fits_fourier(x, weight):
+        return _compiled(kernels, x, (weight, bias), by, work)[:, :height, :width]
+    flat, sizes = _spectra(x, kernel, by.first, by.tile_real, by.tile_full, work)
+    spectra = flat.split(sizes)
     rows, columns = -(-height // _TILE), -(-width // _TILE)
     out = x.new_empty(count, rows, _TILE, columns, _TILE, n_out)
     for start in range(0, n_out, _OUTPUTS):

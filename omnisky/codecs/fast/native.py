@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +33,17 @@ _FREQUENCIES, _PIXELS = 36, 16
 _TOLERANCE = 1e-4
 
 
+class _FourierPlan(ctypes.Structure):
+    """``fourier_plan`` of `kernels.c`."""
+
+    _matrices = ("first", "weight_real", "weight_full", "back_real", "back_full", "last")
+    _sizes = ("count", "channels", "outputs", "kernel", "n", "m", "tile_rows", "tile_columns")
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in (*_matrices, "weight", "bias")),
+        *((name, ctypes.c_long) for name in _sizes),
+    ]
+
+
 class Kernels:
     """Call the compiled kernels on tensors, with as many threads as torch uses.
 
@@ -43,6 +55,7 @@ class Kernels:
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
+        self._library.fourier_scratch.restype = ctypes.c_long
         self._rows = int(self._library.group_rows())
         self._wide = 2 * int(self._library.lanes())
 
@@ -51,6 +64,10 @@ class Kernels:
         _, height, width, channels = x.shape
         whole = channels % self._wide == outputs % self._wide == height % 4 == width % 4 == 0
         return whole and x.dtype == torch.float32
+
+    def fits_fourier(self, x: Tensor, weight: Tensor) -> bool:
+        """Tell whether outputs are whole panels, and tiles no larger than the kernels know."""
+        return len(weight) % self._wide == 0 and len(weight[0, 0]) < 24 and x.dtype == torch.float32
 
     def conv3x3_tiles(self, x: Tensor, weight: Tensor, bias: Tensor, work: Workspace) -> Tensor:
         """Do what `omnisky.codecs.fast.winograd.conv3x3_tiles` does; the result lies in "mixed"."""
@@ -89,6 +106,49 @@ class Kernels:
         self._call("mix", tensors, count, channels, len(weight), len(scratch))
         return out
 
+    def fourier(
+        self,
+        spectra: Tensor,
+        layer: tuple[Tensor, Tensor],
+        matrices: Sequence[Tensor],
+        shape: tuple[int, int, int],
+        work: Workspace,
+    ) -> Tensor:
+        """Return a large convolution of tiles in Fourier space.
+
+        Parameters
+        ----------
+        spectra : Tensor, shape (frequency and part, tile, channel)
+            Real and imaginary part of each frequency of all tiles.
+        layer : (weight, bias)
+            As of `torch.nn.Conv2d`.
+        matrices : sequence of Tensor
+            In the order of ``fourier_plan`` in `kernels.c`.
+        shape : (object, tile row, tile column)
+            Order of the tiles.
+        work : Workspace
+            Memory to use.
+
+        Returns
+        -------
+        Tensor, shape (object, row, column, output)
+            In whole tiles.
+        """
+        parts, count, channels = spectra.shape
+        threads = torch.get_num_threads()
+        packed = work.take("tiles", parts, self._whole(count), channels)
+        self._call("pack", (spectra, packed), parts, count, channels, threads)
+        tensors = [tensor.contiguous() for tensor in (*matrices, *layer)]
+        (n, kernel), m, n_out = matrices[0].shape, len(matrices[-1]), len(layer[0])
+        sizes = (count, channels, n_out, kernel, n, m, *shape[1:])
+        plan = _FourierPlan(*(tensor.data_ptr() for tensor in tensors), *sizes)
+        size = self._library.fourier_scratch(ctypes.byref(plan))
+        scratch = work.take("kernels", threads, size)
+        out = torch.empty(shape[0], shape[1] * m, shape[2] * m, n_out)
+        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (packed, out, scratch)]
+        self._library.fourier(ctypes.byref(plan), *pointers, ctypes.c_long(threads))
+        return out
+
     def _tiles(self, x: Tensor, work: Workspace) -> Tensor:
         """Return packed tiles, seen as (tile, …)."""
         objects, height, width, channels = x.shape
@@ -114,7 +174,7 @@ class Kernels:
         packed: bool,
     ) -> None:
         count, channels = len(tiles), tiles.shape[-1]
-        size = (45 * channels + _FREQUENCIES * self._whole(count)) * self._wide
+        size = (45 * channels + _FREQUENCIES * (1 + self._whole(count))) * self._wide
         scratch = work.take("kernels", torch.get_num_threads(), size)
         tensors = (tiles, weight.contiguous(), bias.contiguous(), out, scratch)
         self._call("convolve", tensors, count, channels, len(weight), int(packed), len(scratch))
