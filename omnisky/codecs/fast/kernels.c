@@ -8,23 +8,15 @@
  * columns in panels of WIDE, (channel, column), so that both are read from first to last.
  */
 
-#include <omp.h>
-#include <stdint.h>
+#include "vectors.h"
 
 #if defined(__AVX512F__)
-enum { LANES = 16, ROWS = 12 };
-#elif defined(__AVX__)
-enum { LANES = 8, ROWS = 6 };
+enum { ROWS = 12 };
 #else
-enum { LANES = 4, ROWS = 6 };
+enum { ROWS = 6 };
 #endif
 enum { WIDE = 2 * LANES, INNER = 6, FREQUENCIES = 36, PIXELS = 16 };
 
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
-
-#define LOAD(p) (*(const vec *)(p))
-#define STORE(p, v) (*(vec *)(p) = (v))
 /* The points are 0, ±P, ±Q and infinity. */
 #define P 0.75f
 #define Q 1.5f
@@ -35,21 +27,8 @@ long lanes(void) { return LANES; }
 long group_rows(void) { return ROWS; }
 
 static inline vec elu(vec x) {
-    vec low = (vec)((ivec)x & (ivec)(x < 0));
-    ivec tiny = low < -87.0f;
-    low = (vec)(((ivec)low & ~tiny) | ((ivec)((vec){0} - 87.0f) & tiny));
-    /* exp(low) = 2^k exp(rest), |rest| < ln(2) / 2 */
-    ivec k = __builtin_convertvector(low * 1.44269504f - 0.5f, ivec);
-    vec whole = __builtin_convertvector(k, vec);
-    vec rest = low - whole * 0.693359375f + whole * 2.12194440e-4f;
-    vec sum = 1.9875691500e-4f * rest + 1.3981999507e-3f;
-    sum = sum * rest + 8.3334519073e-3f;
-    sum = sum * rest + 4.1665795894e-2f;
-    sum = sum * rest + 1.6666665459e-1f;
-    sum = sum * rest + 5.0000001201e-1f;
-    vec exponential = (sum * rest * rest + rest + 1.0f) * (vec)((k + 127) << 23);
     ivec positive = x > 0;
-    return (vec)(((ivec)x & positive) | ((ivec)(exponential - 1.0f) & ~positive));
+    return choose(positive, x, exponential(choose(positive, (vec){0}, x)) - 1.0f);
 }
 
 /* One side of a tile, of a kernel, and of the products; `s` apart in memory. */

@@ -1,19 +1,12 @@
-"""The two convolutions of a residual unit, compiled where they run; optional.
+"""The convolutions of image networks, compiled where they run; optional.
 
-`kernels.c` does what `omnisky.codecs.fast.winograd` and torch's linear layer do, in fewer passes
-over memory. It is compiled on first use by the C compiler of the machine, in about a second and
-into a temporary folder, and used if it gives what torch gives. Without a compiler, on any
-difference, and where the environment variable ``OMNISKY_NATIVE`` is 0, plain torch does the work.
+`kernels.c` does what the modules `winograd` and `fourier` beside this one and torch's linear layer
+do, in fewer passes over memory; plain torch does the work where it cannot be used.
 """
 
 from __future__ import annotations
 
 import ctypes
-import logging
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from omnisky.codecs.fast.compiling import call, compiled
 from omnisky.codecs.fast.workspace import Workspace
 
 __all__ = ["Kernels", "native_kernels"]
 
 _SOURCE = Path(__file__).with_name("kernels.c")
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _FREQUENCIES, _PIXELS = 36, 16
 # Of outputs of a convolution, relative to their standard deviation of about one.
 _TOLERANCE = 1e-4
@@ -49,12 +42,12 @@ class Kernels:
 
     Parameters
     ----------
-    library : path
+    library : CDLL
         Compiled `kernels.c`.
     """
 
-    def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
         self._library.fourier_scratch.restype = ctypes.c_long
         self._rows = int(self._library.group_rows())
         self._wide = 2 * int(self._library.lanes())
@@ -103,7 +96,7 @@ class Kernels:
         out = work.take("mixed", _PIXELS, count, len(weight))
         scratch = work.take("kernels", torch.get_num_threads(), channels * self._wide)
         tensors = (middle, weight, bias, out, scratch)
-        self._call("mix", tensors, count, channels, len(weight), len(scratch))
+        call(self._library, "mix", *tensors, count, channels, len(weight), len(scratch))
         return out
 
     def fourier(
@@ -137,7 +130,7 @@ class Kernels:
         parts, count, channels = spectra.shape
         threads = torch.get_num_threads()
         packed = work.take("tiles", parts, self._whole(count), channels)
-        self._call("pack", (spectra, packed), parts, count, channels, threads)
+        call(self._library, "pack", spectra, packed, parts, count, channels, threads)
         tensors = [tensor.contiguous() for tensor in (*matrices, *layer)]
         (n, kernel), m, n_out = matrices[0].shape, len(matrices[-1]), len(layer[0])
         sizes = (count, channels, n_out, kernel, n, m, *shape[1:])
@@ -156,7 +149,7 @@ class Kernels:
         count = objects * rows * columns
         out = work.take("tiles", self._whole(count), _FREQUENCIES, channels)
         sizes = (objects, rows, columns, channels, torch.get_num_threads())
-        self._call("tiles", (work.padded(x, 1, 1, 1), out), *sizes)
+        call(self._library, "tiles", work.padded(x, 1, 1, 1), out, *sizes)
         return out[:count]
 
     def _whole(self, count: int) -> int:
@@ -177,32 +170,22 @@ class Kernels:
         size = (45 * channels + _FREQUENCIES * (1 + self._whole(count))) * self._wide
         scratch = work.take("kernels", torch.get_num_threads(), size)
         tensors = (tiles, weight.contiguous(), bias.contiguous(), out, scratch)
-        self._call("convolve", tensors, count, channels, len(weight), int(packed), len(scratch))
-
-    def _call(self, name: str, tensors: tuple[Tensor, ...], *numbers: int) -> None:
-        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-        getattr(self._library, name)(*pointers, *map(ctypes.c_long, numbers))
+        call(
+            self._library,
+            "convolve",
+            *tensors,
+            count,
+            channels,
+            len(weight),
+            int(packed),
+            len(scratch),
+        )
 
 
 @cache
 def native_kernels() -> Kernels | None:
     """Return the kernels if they can be compiled and give what torch gives, else None."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if os.environ.get("OMNISKY_NATIVE") == "0" or not compiler:
-        return None
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            library = Path(folder) / "kernels.so"
-            command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(library)]
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
-            kernels = Kernels(library)
-        if _agree(kernels):
-            return kernels
-        reason = "they differ from torch"
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = str(error)
-    logging.getLogger(__name__).info("plain torch instead of compiled kernels: %s", reason)
-    return None
+    return compiled(_SOURCE, Kernels, _agree)
 
 
 @torch.no_grad()

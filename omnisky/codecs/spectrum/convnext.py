@@ -4,12 +4,14 @@ Source: Woo et al. 2023, arXiv:2301.00808; parameter names and shapes are those 
 codec, so that its weights load. Everything runs on (object, pixel, channel) arrays: a strided
 convolution whose kernel is as long as its stride is a matrix product on neighbouring pixels, the
 depthwise one a channels-last image of height one, and the response normalisation goes into the
-weights of the next product where these are fewer numbers than the activations.
+weights of the next product where these are fewer numbers than the activations. Without gradients
+and on a CPU, compiled kernels do what lies between the products of a block, see `in_precision`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -17,7 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ConvNextDecoder", "ConvNextEncoder"]
+from omnisky.codecs.fast import BlockKernels, BlockWeights, block_kernels
+
+__all__ = ["ConvNextDecoder", "ConvNextEncoder", "in_precision"]
 
 # The first strided convolution of the encoder and the last of the decoder; all others take two.
 _OUTER, _INNER = 4, 2
@@ -109,6 +113,21 @@ class _Block(nn.Module):
             return x + F.linear(y, weight * scale[0], bias[0])
         return x + F.linear(torch.addcmul(beta, y, scale), weight, self.pwconv2.bias)
 
+    def weights(self, dtype: torch.dtype) -> BlockWeights:
+        """Return what the compiled kernels need, with the weights of products in a precision."""
+        return BlockWeights(
+            self.dwconv.weight[:, 0].t().contiguous(),
+            self.dwconv.bias,
+            self.norm.weight,
+            self.norm.bias,
+            self.pwconv1.weight.to(dtype),
+            self.pwconv1.bias,
+            self.grn.gamma[0, 0],
+            self.grn.beta[0, 0],
+            self.pwconv2.weight.to(dtype),
+            self.pwconv2.bias,
+        )
+
 
 class ConvNextEncoder(nn.Module):
     """Reduce pixels to features, each of ``4 * 2 ** (stages - 1)`` pixels.
@@ -133,10 +152,15 @@ class ConvNextEncoder(nn.Module):
         self.stages = _stages(depths, dims)
         self.norm = nn.LayerNorm(dims[-1], eps=1e-6)
 
+    def steps(self) -> list[nn.Module]:
+        """Return the layers in the order they are applied."""
+        pairs = zip(self.downsample_layers, self.stages, strict=True)
+        return [*(layer for pair in pairs for layer in pair), self.norm]
+
     def forward(self, x: Float[Tensor, "object pixel input"]) -> Float[Tensor, "object token dim"]:
-        for pool, stage in zip(self.downsample_layers, self.stages, strict=True):
-            x = stage(pool(x))
-        return self.norm(x)
+        for layer in self.steps():
+            x = layer(x)
+        return x
 
 
 class ConvNextDecoder(nn.Module):
@@ -162,10 +186,82 @@ class ConvNextDecoder(nn.Module):
         self.upsample_layers = nn.ModuleList(spreads)
         self.stages = _stages(depths, dims)
 
+    def steps(self) -> list[nn.Module]:
+        """Return the layers in the order they are applied."""
+        pairs = zip(self.upsample_layers, self.stages, strict=True)
+        return [layer for pair in pairs for layer in pair]
+
     def forward(self, x: Float[Tensor, "object token dim"]) -> Float[Tensor, "object pixel output"]:
-        for spread, stage in zip(self.upsample_layers, self.stages, strict=True):
-            x = stage(spread(x))
+        for layer in self.steps():
+            x = layer(x)
         return x
+
+
+def in_precision(
+    network: ConvNextEncoder | ConvNextDecoder, precision: str
+) -> Callable[[Tensor], Tensor]:
+    """Return a network for use without gradients, as fast as it can be had.
+
+    Nothing of it is kept longer than the caller keeps it, as weights may change.
+
+    Parameters
+    ----------
+    network : ConvNextEncoder or ConvNextDecoder
+        The network.
+    precision : {"float32", "bf16"}
+        Of the blocks' matrix products. What the blocks add up stays in float32.
+
+    Raises
+    ------
+    ValueError
+        If the precision is neither.
+    """
+    if precision not in ("float32", "bf16"):
+        raise ValueError(f"precision must be 'float32' or 'bf16'; found {precision!r}")
+    weight = next(network.parameters())
+    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
+    kernels = block_kernels() if on_cpu else None
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if kernels is not None:
+        steps = [_compiled(layer, kernels, dtype) for layer in network.steps()]
+        return lambda x: _apply(steps, x)
+    return network if precision == "float32" else _in_bf16(network)
+
+
+def _apply(steps: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+    for step in steps:
+        x = step(x)
+    return x
+
+
+def _compiled(
+    layer: nn.Module, kernels: BlockKernels, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """Return a layer whose blocks, if it is a stage, go through the kernels where they fit."""
+    blocks = [part for part in layer.children() if isinstance(part, _Block)]
+    if not blocks or not kernels.fits(blocks[0].norm.weight.shape[0]):
+        return layer
+    weights = [block.weights(dtype) for block in blocks]
+
+    def stage(x: Tensor) -> Tensor:
+        # The layer before made x; nobody else has it.
+        x = x.contiguous()
+        kernels.add(x, weights)
+        return x
+
+    return stage
+
+
+def _in_bf16(network: nn.Module) -> nn.Module:
+    """Return a copy with large products in bfloat16; all other parameters are shared with it."""
+    products = {
+        id(p) for m in network.modules() if isinstance(m, nn.Linear) for p in m.parameters()
+    }
+    memo = {
+        id(p): nn.Parameter(p.bfloat16(), requires_grad=False) if id(p) in products else p
+        for p in network.parameters()
+    }
+    return copy.deepcopy(network, memo)
 
 
 def _stages(depths: Sequence[int], dims: Sequence[int]) -> nn.ModuleList:

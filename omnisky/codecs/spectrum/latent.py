@@ -18,8 +18,7 @@ signal to noise rather than one divided by it.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -31,7 +30,7 @@ from torch.nn import functional as F
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
 from omnisky.codecs.figures import code_usage
 from omnisky.codecs.quantisers import FSQ, LFQ, GridBins
-from omnisky.codecs.spectrum.convnext import ConvNextDecoder, ConvNextEncoder
+from omnisky.codecs.spectrum.convnext import ConvNextDecoder, ConvNextEncoder, in_precision
 from omnisky.codecs.spectrum.figures import reconstruction_figures
 from omnisky.codecs.spectrum.latent_config import LatentSpectrumCodecConfig
 from omnisky.codecs.spectrum.latent_grid import LatentGrid
@@ -148,7 +147,9 @@ class LatentSpectrumCodec(LearnedCodec):
         placed = self.grid.place(flux, istd * config.input_scaling, used, spectra.wavelength)
         return torch.asinh(torch.stack(placed, dim=2)), token
 
-    def _latent(self, encoder: nn.Module, x: Tensor) -> Float[Tensor, "object token digit"]:
+    def _latent(
+        self, encoder: Callable[[Tensor], Tensor], x: Tensor
+    ) -> Float[Tensor, "object token digit"]:
         """Return what the quantiser takes, from the encoder's input."""
         return self.quant_conv(self.pre_quant_norm(encoder(x)))
 
@@ -158,7 +159,7 @@ class LatentSpectrumCodec(LearnedCodec):
         assert isinstance(measurement, Spectrum)
         within = self.grid.overlaps(measurement.wavelength)
         mask = torch.from_numpy(measurement.mask[:, within].any(1))[:, None]
-        encoder = self._in_precision(self.encoder)
+        encoder = in_precision(self.encoder, self.precision)
         tokens = [torch.empty(0, self.n_tokens, dtype=torch.long)]
         for start in range(0, len(measurement), _OBJECTS):
             inputs, level = self._inputs(measurement[start : start + _OBJECTS])
@@ -167,29 +168,15 @@ class LatentSpectrumCodec(LearnedCodec):
                 tokens.append(torch.cat([token[:, None], codes], dim=1).cpu())
         return torch.where(mask, torch.cat(tokens), 0), mask.expand(-1, self.n_tokens).clone()
 
-    def _in_precision(self, network: nn.Module) -> nn.Module:
-        """Return a network in the precision asked for; nothing is kept, as weights may change."""
-        if self.precision not in ("float32", "bf16"):
-            raise ValueError(f"precision must be 'float32' or 'bf16'; found {self.precision!r}")
-        if self.precision == "float32":
-            return network
-        products = {
-            id(p) for m in network.modules() if isinstance(m, nn.Linear) for p in m.parameters()
-        }
-        # All other parameters are shared with the copy, not copied.
-        memo = {
-            id(p): nn.Parameter(p.bfloat16(), requires_grad=False) if id(p) in products else p
-            for p in network.parameters()
-        }
-        return copy.deepcopy(network, memo)
-
     def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Split rows into what goes through the network at a time."""
         return rows.split(_OBJECTS_CPU if rows.device.type == "cpu" else _OBJECTS)
 
     # -- tokens to spectra ---------------------------------------------------------------------
 
-    def _output(self, decoder: nn.Module, codes: Tensor) -> Float[Tensor, "object grid 2"]:
+    def _output(
+        self, decoder: Callable[[Tensor], Tensor], codes: Tensor
+    ) -> Float[Tensor, "object grid 2"]:
         """Return flux in units of the level, less one, and the logit of a bad pixel."""
         return decoder(self.post_quant_conv(codes))
 
@@ -210,7 +197,7 @@ class LatentSpectrumCodec(LearnedCodec):
             Flux in the modality's unit, and probability.
         """
         device = self.bins.values.device
-        decoder = self._in_precision(self.decoder)
+        decoder = in_precision(self.decoder, self.precision)
         at = self.grid.back(wavelength, device)
         flux = [torch.empty(0, len(wavelength))]
         bad = [torch.empty(0, len(wavelength))]

@@ -1,0 +1,40 @@
+/* Vectors of floats as wide as the machine's, and what both files of kernels need of them. */
+
+#include <omp.h>
+#include <stdint.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint16_t hvec __attribute__((vector_size(2 * LANES), aligned(2)));
+
+#define LOAD(p) (*(const vec *)(p))
+#define STORE(p, v) (*(vec *)(p) = (v))
+
+/* yes where chosen, else no */
+static inline vec choose(ivec chosen, vec yes, vec no) {
+    return (vec)(((ivec)yes & chosen) | ((ivec)no & ~chosen));
+}
+
+/* exp(x) of x <= 0 */
+static inline vec exponential(vec x) {
+    x = choose(x < -87.0f, (vec){0} - 87.0f, x);
+    /* exp(x) = 2^k exp(rest), |rest| < ln(2) / 2 */
+    ivec k = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);
+    vec whole = __builtin_convertvector(k, vec);
+    vec rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    vec sum = 1.9875691500e-4f * rest + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    return (sum * rest * rest + rest + 1.0f) * (vec)((k + 127) << 23);
+}
