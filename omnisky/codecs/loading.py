@@ -168,8 +168,12 @@ def _fetch_codec(source: str, modality: str | None, revision: str | None) -> Pat
     """Download the files of one codec, or find them in the local cache, and return their folder."""
     files = ("config.json", "model.safetensors")
     if modality is None:
-        wanted = [*files, *(f"codecs/*/{file}" for file in files)]
-        return fetch(source, wanted, revision)
+        folder = fetch(source, ["config.json", "codecs/*/config.json"], revision)
+        found = _one_codec(folder, None)
+        if _config(found).get("kind", "") in {"", *_KINDS}:  # never the weights of a whole model
+            weights = found.relative_to(folder) / "model.safetensors"
+            fetch(source, [weights.as_posix()], folder.name)
+        return folder
     names = {modality} | ({folder_name(modality)} if modality in _OF_AION else set())
     places = [f"{place}{name}/" for place in ("codecs/", "") for name in sorted(names)]
     folder = fetch(source, [place + file for place in places for file in files], revision)

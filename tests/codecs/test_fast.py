@@ -238,6 +238,22 @@ def test_half_precision_is_near(codec, monkeypatch, way):
         codec._encode_latent(*_inputs(), KEYS)
 
 
+@torch.no_grad()
+def test_half_precision_without_the_fast_network(codec, monkeypatch):
+    monkeypatch.setattr(image_codec, "is_fast", lambda *_: False)
+    flux, mask = _inputs()
+    want = codec._encode_latent(flux, mask, KEYS)
+    image = codec._decode_latent(want, KEYS)
+    codec.precision = "bf16"
+    latent = codec._encode_latent(flux, mask, KEYS)
+    assert latent.dtype == torch.float32
+    assert 1e-5 < (latent - want).norm() / want.norm() < 0.02
+    assert 1e-5 < (codec._decode_latent(want, KEYS) - image).norm() / image.norm() < 0.02
+    codec.precision = "fp8"
+    with pytest.raises(ValueError, match="precision must be 'float32' or 'bf16'; found 'fp8'"):
+        codec._decode_latent(want, KEYS)
+
+
 def test_training_goes_through_the_modules(codec):
     flux, mask = _inputs()
     assert not is_fast(codec, flux)  # gradients are wanted

@@ -169,6 +169,13 @@ def test_a_codec_that_is_a_repository_of_its_own(hub, model):
     assert found.fetched == {"model.safetensors"}
 
 
+def test_nothing_large_is_fetched_before_the_codec_is_known(hub, model):
+    found = hub(model)
+    with pytest.raises(ValueError, match="holds 3 codecs; say which"):
+        Codec.from_pretrained(HUB_ID)
+    assert found.fetched == set()
+
+
 def test_the_weights_of_a_model_without_codecs_are_not_fetched(hub, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"omnisky_format": 1, "kind": "model"}')

@@ -306,6 +306,26 @@ def test_a_mock_universe_is_drawn_once(tmp_path, monkeypatch):
         assert (folder / "model.safetensors").read_bytes() == first.read_bytes()
 
 
+def test_scalars_that_were_interrupted_can_be_fitted_again(tmp_path, monkeypatch):
+    from omnisky.train.codec import running
+
+    recipe = tmp_path / "mock.toml"
+    recipe.write_text(MOCK)
+    fit = running.fit_codec
+
+    def stopped(name, *rest):
+        if name == "gaia_parallax":
+            raise KeyboardInterrupt
+        return fit(name, *rest)
+
+    monkeypatch.setattr(running, "fit_codec", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_codec(recipe, (), tmp_path / "out")
+    assert not (tmp_path / "out" / "gaia_g").exists()
+    monkeypatch.setattr(running, "fit_codec", fit)
+    assert set(train_codec(recipe, (), tmp_path / "out")) == {"gaia_g", "gaia_parallax"}
+
+
 def test_a_scalar_that_no_source_has_is_told(tmp_path):
     recipe = tmp_path / "mock.toml"
     recipe.write_text(MOCK)

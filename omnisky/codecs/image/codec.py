@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from omnisky.codecs.codec import LearnedCodec, TokenGroup
 from omnisky.codecs.image.bands import Band, Key, nanomaggies, pixel_scale
 from omnisky.codecs.image.config import ImageCodecConfig
-from omnisky.codecs.image.fast import decode_fast, encode_fast, is_fast
+from omnisky.codecs.image.fast import checked_precision, decode_fast, encode_fast, is_fast
 from omnisky.codecs.image.magvit import Decoder, Encoder
 from omnisky.codecs.image.metadata import MetadataHead, MetadataStem
 from omnisky.codecs.image.pixels import DEFAULT_LIMIT, compress, context_of, crop, expand
@@ -60,7 +60,7 @@ class ImageCodec(LearnedCodec):
     # What `with_bands` was given, by name.
     _given: Mapping[str, Band] = MappingProxyType({})
 
-    #: Of some convolutions on a CPU without gradients: "float32" or "bf16"; see `image.fast`.
+    #: "float32", or "bf16" for all convolutions, or for some of `image.fast` on a CPU.
     precision: str = "float32"
 
     def __init__(self, config: ImageCodecConfig) -> None:
@@ -164,8 +164,10 @@ class ImageCodec(LearnedCodec):
         """Return latent vectors (object, row, column, dim) of compressed flux."""
         if is_fast(self, flux):
             return encode_fast(self, flux, mask, bands, context)
-        hidden = self.encoder(self.stem(flux, mask, bands, context))
-        return self.to_latent(hidden).movedim(1, -1)
+        with self._autocast(flux):
+            hidden = self.encoder(self.stem(flux, mask, bands, context))
+            latent = self.to_latent(hidden).movedim(1, -1)
+        return latent.to(flux.dtype)
 
     def _decode_latent(
         self, codes: Tensor, bands: Sequence[Key], context: Mapping[str, Tensor] | None = None
@@ -173,8 +175,17 @@ class ImageCodec(LearnedCodec):
         """Return compressed flux (object, band, y, x) of codes (object, row, column, dim)."""
         if is_fast(self, codes):
             return decode_fast(self, codes, bands, context)
-        hidden = self.decoder(self.from_latent(codes.movedim(-1, 1)))
-        return self.head(hidden, bands, context)
+        with self._autocast(codes):
+            hidden = self.decoder(self.from_latent(codes.movedim(-1, 1)))
+        # Flux is known better than to the three digits of a bfloat16 that autocast may ask for.
+        with torch.autocast(codes.device.type, enabled=False):
+            return self.head(hidden.to(codes.dtype), bands, context)
+
+    def _autocast(self, x: Tensor) -> torch.autocast:
+        """Return the context of the network for a precision of "bf16", else what is around."""
+        bf16 = checked_precision(self) == "bf16"
+        enabled = bf16 or torch.is_autocast_enabled(x.device.type)
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
 
     def _compress(self, flux: Tensor, bands: Sequence[Key]) -> Tensor:
         units = self.stem.units(bands)[:, None, None]

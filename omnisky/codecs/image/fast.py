@@ -39,7 +39,7 @@ from omnisky.codecs.image.stems import TableHead, TableStem
 if TYPE_CHECKING:
     from omnisky.codecs.image.codec import ImageCodec
 
-__all__ = ["decode_fast", "encode_fast", "is_fast"]
+__all__ = ["checked_precision", "decode_fast", "encode_fast", "is_fast"]
 
 # Objects at a time: on small maps they share the transforms of the weights; on the largest maps
 # one fills the cache. More gain little and take more memory.
@@ -152,9 +152,21 @@ def decode_fast(
 
 
 def _how(codec: ImageCodec) -> _How:
+    dtype = torch.bfloat16 if checked_precision(codec) == "bf16" else torch.float32
+    return _How(dtype, Workspace())
+
+
+def checked_precision(codec: ImageCodec) -> str:
+    """Return the precision asked for.
+
+    Raises
+    ------
+    ValueError
+        If there is no such precision.
+    """
     if codec.precision not in ("float32", "bf16"):
         raise ValueError(f"precision must be 'float32' or 'bf16'; found {codec.precision!r}")
-    return _How(torch.bfloat16 if codec.precision == "bf16" else torch.float32, Workspace())
+    return codec.precision
 
 
 def _slices(start: int, stop: int, step: int) -> Iterator[slice]:

@@ -192,9 +192,12 @@ class ConvNextDecoder(nn.Module):
         return [layer for pair in pairs for layer in pair]
 
     def forward(self, x: Float[Tensor, "object token dim"]) -> Float[Tensor, "object pixel output"]:
-        for layer in self.steps():
+        *inner, spread, stage = self.steps()
+        for layer in inner:
             x = layer(x)
-        return x
+        # Flux is known better than to the three digits of a bfloat16 that autocast may ask for.
+        with torch.autocast(x.device.type, enabled=False):
+            return stage(spread(x.float()))
 
 
 def in_precision(

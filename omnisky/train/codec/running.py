@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,24 @@ def train_codec(
         for path in written.values():
             if path.exists():
                 raise FileExistsError(f"{path} exists; choose another --out or remove it")
+    codecs: dict[str, Codec] = {}
+    report = {}
     if codec is not None and learned is not None:
-        _train_learned(codec, learned, plan, written[_name_of(codec, learned)])
-    # Last, as they take seconds: what was killed before goes on from a checkpoint.
-    if plan.scalars is not None and in_main_process():
-        for name in plan.scalars.modalities:
-            fit_codec(name, plan.scalars, plan.sources, folder).save(written[name])
+        name = _name_of(codec, learned)
+        report = _train_learned(codec, learned, plan, written[name])
+        codecs[name] = codec
+    if in_main_process():
+        for name in plan.scalars.modalities if plan.scalars else ():
+            codecs[name] = fit_codec(name, plan.scalars, plan.sources, folder)
+        # Last, and all together: what was interrupted before has written no codec and can go on.
+        for name, found in codecs.items():
+            extra = partial(_write_report, report) if found is codec else None
+            found.save(written[name], extra=extra)
     return written
+
+
+def _write_report(report: dict[str, Any], work: Path) -> None:
+    write_json(report, work / "report.json")
 
 
 def _name_of(codec: Codec, learned: LearnedRecipe | None) -> str:
@@ -87,7 +99,8 @@ def _name_of(codec: Codec, learned: LearnedRecipe | None) -> str:
 
 def _train_learned(
     codec: LearnedCodec, learned: LearnedRecipe, plan: CodecRecipe, final: Path
-) -> None:
+) -> dict[str, Any]:
+    """Train a codec and return its report, made in the main process alone."""
     assert plan.train is not None, "checked before"
     run = final.with_name(f"{final.name}-run")
     parts = open_parts(plan.sources, codec.trained_modalities, run, learned.held_out)
@@ -96,9 +109,11 @@ def _train_learned(
         write_json(plan, run / "recipe.json")
     objective = CodecObjective(codec, parts)
     train(objective, plan.train, run)
-    if in_main_process():
-        report = _report(objective, plan)
-        codec.eval().cpu().save(final, extra=lambda work: write_json(report, work / "report.json"))
+    if not in_main_process():
+        return {}
+    report = _report(objective, plan)
+    codec.eval().cpu()
+    return report
 
 
 def _samples(parts: Sequence[Part], count: int) -> dict[str, Measurement]:
