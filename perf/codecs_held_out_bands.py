@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from noise import sky_scatter
 
 from omnisky.bench.cards import environment
 from omnisky.codecs import ImageCodec
@@ -156,18 +157,6 @@ def nircam_images(path: Path) -> Image:
     ivar = np.where(mask, np.where(noise > 0, noise, 1)[..., None, None] ** -2.0, 0)
     bands = tuple(name.lower() for name in table["bands"][0])
     return Image(flux, ivar, mask, bands=bands, pixel_scale_arcsec=0.03)
-
-
-def sky_scatter(pixels: np.ndarray) -> float:
-    """Return the robust scatter of pixels after sources are clipped; 0 where there are too few."""
-    scatter, kept = 0.0, pixels
-    for _ in range(10):
-        if len(kept) < 100:
-            return 0.0
-        middle = np.median(kept)
-        scatter = 1.4826 * float(np.median(np.abs(kept - middle)))
-        kept = kept[np.abs(kept - middle) < 3 * scatter]
-    return scatter
 
 
 def on_nircam(codec: ImageCodec, images: Image) -> tuple[dict[str, Any], np.ndarray]:

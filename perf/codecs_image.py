@@ -22,7 +22,6 @@ a folder, and by then encoding and decoding a batch of each.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import multiprocessing as mp
 import os
@@ -30,13 +29,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import gemm_gflops, reset_peak, resident_mb, tune_malloc
 from torch import Tensor, nn
 
 from omnisky.bench.cards import environment
@@ -58,8 +57,6 @@ PIXEL_SCALE_ARCSEC = {"legacysurvey_image": 0.262, "hsc_image": 0.168}
 CONTENDERS = ("peer", "peer tuned", "ours", "ours torch", "ours bf16")
 TASKS = {"encode": 4, "decode": 4, "encode one": 1, "decode one": 1}
 BATCH = 4
-# Of glibc's mallopt.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def galaxies(count: int, bands: str, seed: int = 0) -> np.ndarray:
@@ -124,13 +121,6 @@ def load_peer(folder: Path) -> nn.Module:
     peer = new_peer()
     peer.load_state_dict(load_file(folder / _WEIGHTS))
     return peer
-
-
-def tune_malloc() -> None:
-    """Keep freed memory instead of giving it back to the operating system each time."""
-    libc = ctypes.CDLL("libc.so.6")
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class Contender:
@@ -249,12 +239,6 @@ def agreement(ids: dict[str, Tensor], decoded: dict[str, np.ndarray]) -> dict[st
     } | {"distinct_tokens": len(ids["peer"].unique())}
 
 
-def resident(field: str) -> float:
-    """Return MB of memory of this process: now (VmRSS) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
-
-
 def memory(kind: str, folder: Path, threads: int, pipe: Any) -> None:
     """Send the growth of memory by loading codecs for both surveys and by their use, in MB."""
     torch.set_num_threads(threads)
@@ -264,7 +248,7 @@ def memory(kind: str, folder: Path, threads: int, pipe: Any) -> None:
 
     fluxes = {survey: galaxies(BATCH, bands) for survey, (_, bands) in SURVEYS.items()}
     torch.mm(torch.ones(64, 64), torch.ones(64, 64))  # threads and libraries
-    before = resident("VmRSS")
+    before = resident_mb("VmRSS")
     reset_peak()
     contenders = [Contender(kind, folder)]
     if kind == "peer":
@@ -272,19 +256,14 @@ def memory(kind: str, folder: Path, threads: int, pipe: Any) -> None:
         contenders[1].survey = "hsc_image"
     else:
         contenders.append(contenders[0])
-    found = {"load": resident("VmHWM") - before, "loaded": resident("VmRSS") - before}
+    found = {"load": resident_mb("VmHWM") - before, "loaded": resident_mb("VmRSS") - before}
     reset_peak()
     for contender, (survey, flux) in zip(contenders, fluxes.items(), strict=True):
         contender.survey = survey
         if kind != "peer":
             contender.codec = contender.codec.of(survey)
         contender.decode(contender.encode(flux))
-    pipe.send(found | {"use": resident("VmHWM") - before})
-
-
-def reset_peak() -> None:
-    """Let the peak of memory start from what is resident now."""
-    Path("/proc/self/clear_refs").write_text("5")
+    pipe.send(found | {"use": resident_mb("VmHWM") - before})
 
 
 def peak_memory(folder: Path, threads: int) -> dict[str, Any]:
@@ -301,24 +280,6 @@ def peak_memory(folder: Path, threads: int) -> dict[str, Any]:
     peaks = {kind: max(one["load"], one["use"]) for kind, one in found.items()}
     use = found["ours"]["use"] / found["peer"]["use"]
     return found | {"ours_over_peer": peaks["ours"] / peaks["peer"], "ours_over_peer_in_use": use}
-
-
-def gemm_peak(rounds: int) -> float:
-    """Return the most GFLOP/s that a float32 matrix product reaches, through MKL or oneDNN."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    image, weight = torch.randn(1, 1024, 64, 64), torch.randn(1024, 1024, 1, 1)
-    works: dict[float, Callable[[], Any]] = {
-        2 * 2048**3: lambda: a @ b,
-        2 * 4096 * 1024**2: lambda: nn.functional.conv2d(image, weight),
-    }
-    best = 0.0
-    with torch.inference_mode():
-        for flops, work in works.items():
-            for _ in range(rounds + 1):
-                start = time.perf_counter()
-                work()
-                best = max(best, flops / (time.perf_counter() - start) / 1e9)
-    return best
 
 
 def flops(folder: Path) -> dict[str, dict[str, float]]:
@@ -348,7 +309,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         found |= take_turns(folder, asked.threads, 1 if asked.quick else asked.rounds)
         found["memory_mb"] = peak_memory(folder, asked.threads)
         found["gflop"] = flops(folder)
-    peak = found["gemm_gflops"] = gemm_peak(5)
+    peak = found["gemm_gflops"] = gemm_gflops(tries=6)
     for method in ("encode", "decode"):
         for name in ("peer", "ours"):
             one = found["tasks"][method][name]

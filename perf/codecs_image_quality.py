@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from noise import sky_scatter
 
 from omnisky.bench.cards import environment
 from omnisky.codecs import ImageCodec
@@ -76,16 +77,6 @@ def viewer_stamps(path: Path) -> Image:
     noise = np.array([sky_scatter(f[m]) for f, m in zip(flux, mask, strict=True)])
     ivar = good / noise[:, None, None] ** 2
     return Image(stamps, ivar, good, images.bands, images.pixel_scale_arcsec)
-
-
-def sky_scatter(pixels: np.ndarray) -> float:
-    """Return the robust scatter of pixels after sources are clipped."""
-    scatter, kept = 0.0, pixels
-    for _ in range(10):
-        middle = np.median(kept)
-        scatter = 1.4826 * float(np.median(np.abs(kept - middle)))
-        kept = kept[np.abs(kept - middle) < 3 * scatter]
-    return scatter
 
 
 def scene(path: Path) -> Image:

@@ -14,7 +14,6 @@ first round, which is not timed, above what it was before the call.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import multiprocessing
 import os
@@ -29,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import gemm_gflops, reset_peak, resident_mb, trim, tune_malloc
 
 from omnisky.bench.cards import environment
 from omnisky.codecs import Codec, LatentSpectrumCodec
@@ -54,8 +54,6 @@ CONFIG = {
     "codebook_size": 1024,
     "dim": 10,
 }
-# Of glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _Task = Callable[[], torch.Tensor]
 
 
@@ -139,10 +137,8 @@ def tasks_of_ours(folder: Path, found: Spectrum, ids: torch.Tensor, precision: s
 def work(name: str, folder: Path, objects: int, threads: int, pipe: Connection) -> None:
     """Build a contender and do what is asked for, until None is."""
     torch.set_num_threads(threads)
-    libc = ctypes.CDLL("libc.so.6")
     if name == "peer_tuned":
-        libc.mallopt(_MMAP_MAX, 0)
-        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        tune_malloc()
     found = spectra(objects)
     ids = torch.randint(0, 1024, (objects, 273), generator=torch.Generator().manual_seed(0))
     ids[:, 0] = ids[:, 0] % 600 + 200
@@ -153,49 +149,20 @@ def work(name: str, folder: Path, objects: int, threads: int, pipe: Connection) 
     pipe.send("ready")
     while (asked := pipe.recv()) is not None:
         if asked == "gemm":
-            pipe.send(gemm_speed())
+            kinds = {"float32": torch.float32, "bf16": torch.bfloat16}
+            pipe.send({name: gemm_gflops(dtype) for name, dtype in kinds.items()})
             continue
         if first := asked.startswith("first "):
             asked = asked.removeprefix("first ")
-            libc.malloc_trim(0)
-        before = reset_peak() if first else 0.0
+            trim()
+            reset_peak()
+        before = resident_mb("VmHWM")
         start, cpu = time.perf_counter(), time.process_time()
         result = tasks[TASKS.index(asked)]()
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-        pipe.send((wall, cpu, peak() - before if first else None, result.float().numpy()))
-
-
-def reset_peak() -> float:
-    """Start the peak of the resident set anew where the system allows it; return it in MB."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
-    return peak()
-
-
-def peak() -> float:
-    """Return the peak of this process's resident set in MB."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
-
-
-def gemm_speed() -> dict[str, float]:
-    """Return the speed of matrix products in GFLOP/s, the best of three sizes and two tries."""
-    found = {}
-    for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        seconds = []
-        for rows, inner, columns in ((544, 256, 1024), (1024, 1024, 1024), (2048, 2048, 2048)):
-            a, b = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
-            times = max(1, 10**9 // (rows * inner * columns))
-            for _ in range(3):
-                start = time.perf_counter()
-                for _ in range(times):
-                    torch.nn.functional.linear(a, b)
-                one = (time.perf_counter() - start) / times
-                seconds.append(one / (2e-9 * rows * inner * columns))
-        found[name] = 1 / min(seconds)
-    return found
+        pipe.send(
+            (wall, cpu, resident_mb("VmHWM") - before if first else None, result.float().numpy())
+        )
 
 
 def flops() -> dict[str, float]:
