@@ -201,8 +201,8 @@ def take_turns(folder: Path, tasks: list[str], threads: int, rounds: int) -> dic
 def summary(task: str, measured: dict[str, Any], gemm: dict[str, float]) -> dict[str, Any]:
     """Return speeds, ratios, the fraction of the machine, and agreement of bfloat16 with float32.
 
-    That ours in float32 is the peer's is tested in ``tests/model/test_aion.py``; what is compared here
-    is not the same vector, as the peer's `encode` returns what its decoder is given.
+    That ours in float32 is the peer's is tested in `tests/model/test_aion.py`; the vectors here are
+    not the same ones, as the peer's `encode` returns what its decoder is given.
     """
     seconds, results = measured["seconds"][task], measured["results"][task]
     exact = results["ours"]
