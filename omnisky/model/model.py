@@ -194,7 +194,7 @@ class Model:
         try:
             network = Transformer(ModelConfig.from_dict(config))
             network.load_state_dict({name: _full(tensor) for name, tensor in tensors.items()})
-            return cls(network.eval(), tokenizer)
+            return cls(network.eval(), _used(tokenizer, network))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
 
@@ -338,6 +338,18 @@ class Model:
 
         targets = [target] if isinstance(target, str) else list(target)
         return generate(self, self.as_tokens(given), targets, n_samples, temperature, seed, steps)
+
+
+def _used(tokenizer: Tokenizer, network: Transformer) -> Tokenizer:
+    """Return the tokenizer without what shared codecs can encode but the network does not know."""
+    names = {name for m in network.config.modalities for name in (m.name, *m.also)}
+    return Tokenizer(
+        {
+            name: codec
+            for name, codec in tokenizer.codecs.items()
+            if name in names or not names.intersection(codec.modalities)
+        }
+    )
 
 
 def _full(tensor: Tensor) -> Tensor:
