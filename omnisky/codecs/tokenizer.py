@@ -78,9 +78,8 @@ class Tokenizer:
         others, their_masks = {}, {}
         for name in () if alike else observations:
             if name not in together:
-                codec, measurement = self.codecs[name], observations[name]
-                others[name], their_masks[name] = codec.encode_masked(measurement)
-                outside[name] = codec.count_outside(measurement)
+                found = self.codecs[name].encode_counted(observations[name])
+                others[name], their_masks[name], outside[name] = found
         for name, count in outside.items():
             warn_outside(name, count, int(observations[name].present.sum()))
         if not others:

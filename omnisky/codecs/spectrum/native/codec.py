@@ -268,8 +268,14 @@ class NativeSpectrumCodec(LearnedCodec):
 
     @torch.no_grad()
     def encode_masked(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
-        ids, masks = [], []
+        return self.encode_counted(measurement)[:2]
+
+    @torch.no_grad()
+    def encode_counted(self, measurement: Measurement) -> tuple[Tensor, Tensor, int]:
+        """Return what `encode_masked` and `count_outside` do, in one pass over the spectra."""
+        ids, masks, outside = [], [], 0
         for measured in self._in_batches(measurement):
+            outside += self._outside(measured)
             batch = self._prepare(measured)
             codes = self.autoencoder.encode(batch["knots"], batch["about"], batch["there"])
             there = batch["there"]
@@ -277,7 +283,7 @@ class NativeSpectrumCodec(LearnedCodec):
             ids.append(torch.cat([batch["tokens"], codes], dim=1))
             masks.append(torch.cat([present, there], dim=1))
         mask = torch.cat(masks)
-        return torch.where(mask, torch.cat(ids), 0).cpu(), mask.cpu()
+        return torch.where(mask, torch.cat(ids), 0).cpu(), mask.cpu(), outside
 
     @torch.no_grad()
     def decode(
@@ -340,14 +346,14 @@ class NativeSpectrumCodec(LearnedCodec):
         return torch.cat([bins.means for bins in parts])
 
     def count_outside(self, measurement: Measurement) -> int:
-        count = 0
-        for measured in self._in_batches(measurement):
-            scale, noise = (
-                self._tensor(np.log10(part))[:, None] for part in (measured.scale, measured.noise)
-            )
-            outside = self.norm_bins.outside(scale) | self.noise_bins.outside(noise - scale)
-            count += int((outside[:, 0].cpu().numpy() & measured.good.any(1)).sum())
-        return count
+        return sum(self._outside(measured) for measured in self._in_batches(measurement))
+
+    def _outside(self, measured: OnKnots) -> int:
+        scale, noise = (
+            self._tensor(np.log10(part))[:, None] for part in (measured.scale, measured.noise)
+        )
+        outside = self.norm_bins.outside(scale) | self.noise_bins.outside(noise - scale)
+        return int((outside[:, 0].cpu().numpy() & measured.good.any(1)).sum())
 
     @torch.no_grad()
     def report(self, measurement: Measurement) -> dict[str, float]:
