@@ -38,8 +38,8 @@ def objective_of(star_tokenizer, tokens):
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("pretrain/*.toml")), ids=lambda p: p.stem)
 def test_every_pretraining_recipe_runs_two_steps(path, codecs, tmp_path):
     assert read_recipe(path, PretrainingRecipe).train.steps > 100
-    settings = ["data.sources.0.dataset=gaia-apogee-mini", f"codecs={codecs}", "preset=tiny", "start_from=",
-                "train.steps=2", "train.batch_size=8"]  # fmt: skip
+    settings = ["data.sources.0.dataset=gaia-apogee-mini", f"codecs={codecs}", "preset=tiny",
+                "start_from=", "train.steps=2", "train.batch_size=8"]  # fmt: skip
     model = pretrain(path, settings, tmp_path / "run")
     again = Model.from_pretrained(tmp_path / "run" / "model")
     assert model.network.names == again.network.names

@@ -1,7 +1,8 @@
-"""Pretrain the any-to-any transformer: its data as tokens on disk, its objective, its evaluation."""
+"""Pretrain the any-to-any transformer: data as tokens on disk, objective, evaluation."""
 
 from __future__ import annotations
 
+from omnisky.train.pretraining.matrix import AnyToAny, any_to_any
 from omnisky.train.pretraining.objective import PretrainingObjective
 from omnisky.train.pretraining.recipe import (
     EvaluationRecipe,
@@ -13,11 +14,13 @@ from omnisky.train.pretraining.running import pretrain
 from omnisky.train.pretraining.tokentable import TokenTable
 
 __all__ = [
+    "AnyToAny",
     "EvaluationRecipe",
     "PretrainingData",
     "PretrainingObjective",
     "PretrainingRecipe",
     "PretrainingSource",
     "TokenTable",
+    "any_to_any",
     "pretrain",
 ]

@@ -200,9 +200,7 @@ class PretrainingObjective:
             step = max(1, _TOKENS_AT_ONCE // len(source.slots))
             end = min(self.objects, len(source))
             for start in range(0, end, step):
-                batch = self._given_others(
-                    source, np.arange(start, min(start + step, end)), number
-                )
+                batch = self._given_others(source, np.arange(start, min(start + step, end)), number)
                 targets = batch.targets
                 for _, rows, logits in self.transformer(batch.ids, batch.visible, batch.asked):
                     total += float(F.cross_entropy(logits, targets[rows], reduction="sum"))

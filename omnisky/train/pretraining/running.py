@@ -16,6 +16,7 @@ from omnisky.model.model import Model
 from omnisky.model.model import shipped as shipped_models
 from omnisky.train.loop import train
 from omnisky.train.parallel import in_main_process
+from omnisky.train.pretraining.matrix import AnyToAny, any_to_any
 from omnisky.train.pretraining.objective import PretrainingObjective
 from omnisky.train.pretraining.recipe import PretrainingRecipe
 from omnisky.train.pretraining.tokenising import Part, tokenise_sources
@@ -71,7 +72,19 @@ def pretrain(
     model.network.set_dropout(0.0)
     if in_main_process():
         model.save_pretrained(folder / "model")
+        if plan.evaluation.matrix_objects:
+            _matrix(model, plan, parts).save(folder)
     return model
+
+
+def _matrix(model: Model, plan: PretrainingRecipe, parts: Sequence[Part]) -> AnyToAny:
+    return any_to_any(
+        model.network,
+        [part.training for part in parts if part.training is not None],
+        [part.held_out for part in parts],
+        objects=plan.evaluation.matrix_objects,
+        seed=plan.evaluation.seed,
+    )
 
 
 def _objective(

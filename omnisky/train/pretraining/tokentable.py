@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -217,7 +216,9 @@ def _described(ids: np.ndarray, mask: np.ndarray, modalities: Mapping[str, int])
     for start in range(0, len(ids), _HASHED_ROWS):
         part = slice(start, start + _HASHED_ROWS)
         # Widened, so that the type it is stored in does not matter.
-        digest.update(ids[part].astype("<i8").tobytes() + np.ascontiguousarray(mask[part]).tobytes())
+        digest.update(
+            ids[part].astype("<i8").tobytes() + np.ascontiguousarray(mask[part]).tobytes()
+        )
     largest = ids.max(axis=0) if len(ids) else np.zeros(ids.shape[1], int)
     return {
         "objects": len(ids),
