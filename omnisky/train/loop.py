@@ -39,7 +39,7 @@ from omnisky.train.sampler import (
     step_generator,
 )
 
-__all__ = ["CodingObjective", "MixedObjective", "Objective", "train"]
+__all__ = ["CodeObjective", "MixedObjective", "Objective", "train"]
 
 _MAY_CHANGE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"}
 
@@ -103,7 +103,7 @@ class MixedObjective(Objective, Protocol):
 
 
 @runtime_checkable
-class CodingObjective(Objective, Protocol):
+class CodeObjective(Objective, Protocol):
     """An objective whose module chooses codes."""
 
     def take_usage(self) -> Tensor:
@@ -238,7 +238,7 @@ class _Run:
                 "the weights are lost, earlier checkpoints are kept. Lower learning_rate or "
                 "clip_norm, lengthen warmup_steps, or look for NaN in the data"
             )
-        if isinstance(self.objective, CodingObjective):
+        if isinstance(self.objective, CodeObjective):
             counts = self.processes.gather(self.objective.take_usage())
             means |= usage_figures(torch.stack(counts).sum(0))
         rate = self.optimizer.param_groups[0]["lr"]

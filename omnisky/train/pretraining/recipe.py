@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from omnisky.model.masking import MaskingConfig
 from omnisky.train.codec.recipe import MockRecipe
@@ -24,8 +25,8 @@ class PretrainingSource:
     dataset : str
         Name of a data set, see `omnisky.data.datasets.load`; labels are modalities too.
     store : str or tuple of str
-        Folder of a sky store below `PretrainingData.path`; several are matched by position, and an
-        object of the first store gets one row with all that the others have of it.
+        Folder of a sky store below `PretrainingData.path`; several are matched with the first one
+        by position, and an object gets one row with all that they have of it.
     mock : MockRecipe, optional
         A mock universe; surveys that share an object give one row.
     tokens : str
@@ -42,6 +43,8 @@ class PretrainingSource:
         Most objects to train on, taken evenly through the source; 0 for all.
     radius_arcsec : float
         Largest separation of matched objects.
+    how : {"inner", "left"}
+        Take objects that all stores have, or all of the first store.
     """
 
     dataset: str = ""
@@ -53,6 +56,7 @@ class PretrainingSource:
     weight: float = 1.0
     objects: int = 0
     radius_arcsec: float = 1.0
+    how: Literal["inner", "left"] = "inner"
 
     def __post_init__(self) -> None:
         given = {"dataset": self.dataset, "store": self.store, "tokens": self.tokens}

@@ -100,20 +100,19 @@ class InStores:
 
     mock = False
 
-    def __init__(self, paths: Sequence[Path], radius_arcsec: float) -> None:
+    def __init__(self, paths: Sequence[Path], radius_arcsec: float, how: str) -> None:
         from omnisky.data.match import match
         from omnisky.data.store import open_store
 
         self._stores = [open_store(path) for path in paths]
-        self._radius_arcsec = radius_arcsec
-        anchor = np.arange(len(self._stores[0]))
-        self._rows_of = [anchor]
+        self._matched: dict[str, Any] = {}
+        self._rows_of = [np.arange(len(self._stores[0]))]
         if len(paths) > 1:
-            # One row for every object of the first store: the others may lack it.
             named = [str(number) for number in range(len(paths))]
-            found = match(*self._stores, radius_arcsec=radius_arcsec, how="left", names=named)
+            self._matched = {"radius_arcsec": radius_arcsec, "how": how}
+            found = match(*self._stores, **self._matched, names=named)
             self._rows_of = list(found.rows.values())
-        self._owner = {}
+        self._owner: dict[str, int] = {}
         for number, store in enumerate(self._stores):
             for name in store.modalities:
                 if self._owner.setdefault(name, number) != number:
@@ -164,10 +163,7 @@ class InStores:
 
     def identity(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the stores' own fingerprints."""
-        return {
-            "stores": [store.fingerprint for store in self._stores],
-            "radius_arcsec": self._radius_arcsec if len(self._stores) > 1 else 0.0,
-        }
+        return {"stores": [store.fingerprint for store in self._stores], **self._matched}
 
 
 class Drawn:
@@ -248,7 +244,7 @@ def open_sky_source(source: PretrainingSource, path: Path) -> SkySource:
         return InMemory(source.dataset)
     if source.mock is not None:
         return Drawn(source.mock, source.needs)
-    return InStores([path / store for store in source.stores], source.radius_arcsec)
+    return InStores([path / s for s in source.stores], source.radius_arcsec, source.how)
 
 
 def _present(measurement: Measurement) -> Measured:
