@@ -127,6 +127,7 @@ def any_to_any(
     held_out: Sequence[TokenTable],
     *,
     objects: int = 256,
+    visible: int = 0,
     seed: int = 0,
 ) -> AnyToAny:
     """Measure how well each modality is known from each other one alone, and from all others.
@@ -141,6 +142,9 @@ def any_to_any(
         What it was not trained on.
     objects : int
         Most objects of a source, taken evenly through it.
+    visible : int
+        Most tokens shown of an object, evenly spaced within modalities, short ones whole; 0 for
+        all. A network makes little of more than it was shown in training.
     seed : int
         Seed of the bootstrap.
 
@@ -162,7 +166,7 @@ def any_to_any(
     whence: dict[tuple[int, int], set[int]] = {}
     sources = [Laid(table, network) for table in held_out]
     for number, source in enumerate(sources):
-        for pair, found in _measured(network, source, marginal, objects):
+        for pair, found in _measured(network, source, marginal, (objects, visible)):
             sums.setdefault(pair, []).append(found)
             whence.setdefault(pair, set()).add(number)
     together = {
@@ -211,9 +215,10 @@ def _statistics(sums: np.ndarray, seed: int) -> dict[str, Any]:
 
 
 def _measured(
-    network: Transformer, source: Laid, marginal: Tensor, objects: int
+    network: Transformer, source: Laid, marginal: Tensor, most: tuple[int, int]
 ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     """Yield (given, target) and, for each object that has both, sums as `_statistics` has them."""
+    objects, visible = most
     chosen = np.arange(len(source))
     if len(chosen) > objects:
         chosen = np.linspace(0, len(chosen) - 1, objects).astype(np.int64)
@@ -224,28 +229,20 @@ def _measured(
         ids, present = source.take(chosen[start : start + step])
         for place, number in enumerate(numbers):
             mine = source.modality == place
-            # Alone: what all others are, given this one.
-            yield from _asked(
-                network, source, (ids, present), (mine, spaced & ~mine), marginal, given=number
-            )
-            # What this one is, given all others.
-            yield from _asked(
-                network,
-                source,
-                (ids, present),
-                (~mine, spaced & mine),
-                marginal,
-                given=len(network.names),
-            )
+            alone, others = source.thinned(mine, visible), source.thinned(~mine, visible)
+            # What all others are, given this one; what this one is, given all others.
+            for given, slots in (
+                (number, (alone, spaced & ~mine)),
+                (len(network.names), (others, spaced & mine)),
+            ):
+                yield from _asked(network, source, (ids, present), slots, marginal, given=given)
 
 
 def _spaced(source: Laid) -> Tensor:
     """Return which slots are asked for, BoolTensor (T,): at most so many of each modality."""
     chosen = torch.zeros(len(source.slots), dtype=torch.bool)
     for place in range(len(source.numbers)):
-        slots = (source.modality == place).nonzero()[:, 0]
-        count = min(len(slots), _MOST_ASKED)
-        chosen[slots[torch.linspace(0, len(slots) - 1, count).long()]] = True
+        chosen |= source.thinned(source.modality == place, _MOST_ASKED)
     return chosen
 
 

@@ -16,12 +16,14 @@ from torch.nn import functional as F
 from omnisky.codecs.tokens import Tokens
 from omnisky.model.masking import MaskingConfig, sample_masks
 from omnisky.model.transformer import Selection, Transformer
+from omnisky.train.pretraining.recipe import EvaluationRecipe
 from omnisky.train.pretraining.tokentable import TokenTable
 
 __all__ = ["Laid", "PretrainingObjective"]
 
 # Tokens evaluated at a time, which bounds memory.
 _TOKENS_AT_ONCE = 40_000
+_EVALUATION = EvaluationRecipe()
 
 
 class Laid:
@@ -68,6 +70,26 @@ class Laid:
         mine = self.numbers.tolist()
         return tuple(mine.index(n) for n in numbers if n in mine)
 
+    def thinned(self, chosen: Bool[Tensor, " T"], most: int) -> Bool[Tensor, " T"]:
+        """Return some of the slots chosen, evenly spaced within modalities, short ones whole.
+
+        Parameters
+        ----------
+        chosen : BoolTensor, shape (T,)
+            Which slots.
+        most : int
+            How many at most; 0 for all.
+        """
+        sizes = torch.bincount(self.modality[chosen], minlength=len(self.numbers))
+        if not most or int(sizes.sum()) <= most:
+            return chosen
+        cap = max(c for c in range(1, most + 1) if c == 1 or int(sizes.clamp(max=c).sum()) <= most)
+        kept = torch.zeros_like(chosen)
+        for place, size in enumerate(sizes.tolist()):
+            slots = (chosen & (self.modality == place)).nonzero()[:, 0]
+            kept[slots[torch.linspace(0, max(size - 1, 0), min(size, cap)).long()]] = True
+        return kept
+
     def widened(self, ids: Int[Tensor, "B T"], width: int) -> Int[Tensor, "B S"]:
         """Return a table of all slots of the network."""
         if len(self.slots) == width:
@@ -109,8 +131,8 @@ class PretrainingObjective:
         Weight of one token of a modality.
     weights : sequence of float
         Share of each source in a batch; equal by default.
-    objects : int
-        Most held-out objects of a source to evaluate on.
+    evaluation : EvaluationRecipe
+        How many held-out objects to evaluate on, and how much they show.
 
     Raises
     ------
@@ -129,12 +151,12 @@ class PretrainingObjective:
         token_weights: Mapping[str, float] | None = None,
         *,
         weights: Sequence[float] = (),
-        objects: int = 512,
+        evaluation: EvaluationRecipe = _EVALUATION,
     ) -> None:
         self.module: nn.Module = module
         self.transformer = module
         self.masking = masking
-        self.objects = objects
+        self.evaluation = evaluation
         self.sources = [Laid(table, module) for table in _tables(tokens)]
         self.held_out = [Laid(table, module) for table in _tables(held_out)]
         counts = [len(source) for source in self.sources]
@@ -198,7 +220,7 @@ class PretrainingObjective:
         total, count = 0.0, 0
         for source in self.held_out:
             step = max(1, _TOKENS_AT_ONCE // len(source.slots))
-            end = min(self.objects, len(source))
+            end = min(self.evaluation.objects, len(source))
             for start in range(0, end, step):
                 batch = self._given_others(source, np.arange(start, min(start + step, end)), number)
                 targets = batch.targets
@@ -214,6 +236,7 @@ class PretrainingObjective:
         others = ~mine & ~torch.isin(
             source.modality, torch.tensor(source.local(self.hidden), dtype=torch.long)
         )
+        others = source.thinned(others, self.evaluation.visible)
         keep = present[:, mine].any(1) & present[:, others].any(1)
         ids, present = ids[keep], present[keep]
         visible = Selection(source.slots[others].expand(len(ids), -1), present[:, others])

@@ -130,19 +130,23 @@ class EvaluationRecipe:
         Most held-out objects of a source at every checkpoint.
     matrix_objects : int
         Most held-out objects of a source for the any-to-any matrix at the end; 0 for no matrix.
+    visible : int
+        Most tokens shown of all other modalities: about as many as in training, as a network that
+        never saw more makes little of them. 0 for all.
     seed : int
         Seed of the bootstrap.
     """
 
     objects: int = 512
     matrix_objects: int = 0
+    visible: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.objects < 1 or self.matrix_objects < 0 or self.seed < 0:
+        if self.objects < 1 or min(self.matrix_objects, self.visible, self.seed) < 0:
             raise ValueError(
-                "evaluation has objects >= 1, matrix_objects >= 0 and seed >= 0; found "
-                f"{self.objects}, {self.matrix_objects} and {self.seed}"
+                "evaluation has objects >= 1, and matrix_objects, visible and seed >= 0; found "
+                f"{self.objects}, {self.matrix_objects}, {self.visible} and {self.seed}"
             )
 
 

@@ -83,6 +83,7 @@ def _matrix(model: Model, plan: PretrainingRecipe, parts: Sequence[Part]) -> Any
         [part.training for part in parts if part.training is not None],
         [part.held_out for part in parts],
         objects=plan.evaluation.matrix_objects,
+        visible=plan.evaluation.visible,
         seed=plan.evaluation.seed,
     )
 
@@ -98,7 +99,7 @@ def _objective(
         plan.masking,
         plan.token_weights,
         weights=[weight for _, weight in trained],
-        objects=plan.evaluation.objects,
+        evaluation=plan.evaluation,
     )
 
 

@@ -185,7 +185,9 @@ class _Tokenising:
         rows = self.sky.rows(folder.name)
         if folder.name == "train" and 0 < self.source.objects < len(rows):
             rows = rows[np.linspace(0, len(rows) - 1, self.source.objects).astype(np.int64)]
-        identity = self.identity | {"rows": hashlib.sha256(rows.astype("<i8")).hexdigest()}
+        identity = self.identity | {
+            "rows": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+        }
         if not folder.exists():
             self._make(folder, rows, identity)
         table = TokenTable.open(folder)

@@ -185,19 +185,17 @@ def write_table(
         counts.append(len(ids))
     width = sum(modalities.values())
     with whole_folder(folder) as work:
-        tables = [
-            _room(work / _IDS, np.result_type(*kinds), (sum(counts), width)),
-            _room(work / _MASK, np.dtype(np.uint8), (sum(counts), -(-width // 8))),
-        ]
+        ids = _room(work / _IDS, np.result_type(*kinds), (sum(counts), width))
+        mask = _room(work / _MASK, np.dtype(np.uint8), (sum(counts), -(-width // 8)))
         first = 0
-        for block in blocks():
-            for table, part in zip(tables, block, strict=True):
-                table[first : first + len(part)] = part
-            first += len(block[0])
+        for some_ids, some_mask in blocks():
+            part = slice(first, first + len(some_ids))
+            ids[part], mask[part] = some_ids, some_mask
+            first = part.stop
         head = {"omnisky_format": _FORMAT, "kind": "tokens", **about}
-        text = json.dumps({**head, **_described(*tables, modalities)}, indent=1)
+        text = json.dumps({**head, **_described(ids, mask, modalities)}, indent=1)
         (work / _ABOUT).write_text(text + "\n", encoding="utf-8")
-        del tables  # written to the disk
+        del ids, mask  # written to the disk
     return TokenTable.open(folder)
 
 
