@@ -26,6 +26,7 @@ from omnisky.train.pretraining import (
     PretrainingRecipe,
     PretrainingSource,
     TokenTable,
+    evaluate_run,
     pretrain,
     tokenising,
 )
@@ -355,6 +356,14 @@ def test_wrong_sources_of_a_recipe_are_named(section, message, tmp_path):
         read_recipe(path, PretrainingRecipe)
 
 
+def read_gains(told):
+    places = {name: i for i, name in enumerate((*told["modalities"], "all others"))}
+    gains = np.full((len(places), len(places) - 1), np.nan)
+    for entry in told["entries"]:
+        gains[places[entry["given"]], places[entry["target"]]] = entry["gain"]
+    return gains
+
+
 def test_a_mixture_of_real_and_mock_is_pretrained(star_tokenizer, tokenizer, tmp_path):
     star_tokenizer.save_pretrained(tmp_path / "stars")
     Tokenizer({n: tokenizer.codecs[n] for n in (*FLUXES, *SPECTRA)}).save_pretrained(
@@ -378,6 +387,8 @@ def test_a_mixture_of_real_and_mock_is_pretrained(star_tokenizer, tokenizer, tmp
     assert ("desi_z", "legacysurvey_flux_g") in apart
     assert ("desi_z", "sdss_z") not in apart
     assert (tmp_path / "run/any_to_any.png").stat().st_size > 10_000
+    again = evaluate_run(tmp_path / "run", objects=8)
+    assert again.table() == pytest.approx(read_gains(told), abs=1e-5, nan_ok=True)
     with pytest.raises(FileNotFoundError, match="holds no codecs"):
         pretrain(path, ["codecs=nowhere"], tmp_path / "other")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from omnisky.train.pretraining.evaluating import evaluate_run
 from omnisky.train.pretraining.matrix import AnyToAny, any_to_any
 from omnisky.train.pretraining.objective import PretrainingObjective
 from omnisky.train.pretraining.recipe import (
@@ -22,5 +23,6 @@ __all__ = [
     "PretrainingSource",
     "TokenTable",
     "any_to_any",
+    "evaluate_run",
     "pretrain",
 ]
