@@ -194,7 +194,7 @@ class Model:
         try:
             network = Transformer(ModelConfig.from_dict(config))
             network.load_state_dict({name: _full(tensor) for name, tensor in tensors.items()})
-            return cls(network.eval(), tokenizer)
+            return cls(network.eval(), _used(tokenizer, network.config))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
 
@@ -338,6 +338,18 @@ class Model:
 
         targets = [target] if isinstance(target, str) else list(target)
         return generate(self, self.as_tokens(given), targets, n_samples, temperature, seed, steps)
+
+
+def _used(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
+    """Return the codecs without those modalities of shared ones that the model does not have."""
+    known = {name for m in config.modalities for name in (m.name, *m.also)}
+    codecs = {
+        name: codec
+        for name, codec in tokenizer.codecs.items()
+        # A codec of which nothing is known is an error, which the model itself tells.
+        if name in known or known.isdisjoint(codec.modalities)
+    }
+    return Tokenizer(codecs)
 
 
 def _full(tensor: Tensor) -> Tensor:
