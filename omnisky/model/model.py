@@ -340,18 +340,6 @@ class Model:
         return generate(self, self.as_tokens(given), targets, n_samples, temperature, seed, steps)
 
 
-def _used(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
-    """Return the codecs without those modalities of shared ones that the model does not have."""
-    known = {name for m in config.modalities for name in (m.name, *m.also)}
-    codecs = {
-        name: codec
-        for name, codec in tokenizer.codecs.items()
-        # A codec of which nothing is known is an error, which the model itself tells.
-        if name in known or known.isdisjoint(codec.modalities)
-    }
-    return Tokenizer(codecs)
-
-
 def _full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float16 else tensor
 
@@ -372,3 +360,15 @@ def tokenize(observations: Observations, base: str | os.PathLike = "nano") -> To
         Ids and masks by modality.
     """
     return Tokenizer.from_pretrained(pretrained_folder(base) / "codecs").encode(observations)
+
+
+def _used(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
+    """Return the codecs without those modalities of shared ones that the model does not have."""
+    known = {name for m in config.modalities for name in (m.name, *m.also)}
+    codecs = {
+        name: codec
+        for name, codec in tokenizer.codecs.items()
+        # A codec of which nothing is known is an error, which the model itself tells.
+        if name in known or known.isdisjoint(codec.modalities)
+    }
+    return Tokenizer(codecs)
