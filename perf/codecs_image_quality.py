@@ -2,19 +2,17 @@
 
     python perf/codecs_image_quality.py omnisky/pretrained/codecs/image --out image_quality.json
 
-Mock objects are of a universe of another seed than the training's: mock scores. Real ones
-(OMNISKY_REAL_DATA, the folder with ``native/``; left out without it) are those that
-`recipes/codecs/image.toml` and its training never saw; the split was made by name before anybody
-looked:
+Mock objects are of a universe of another seed than the training's: mock scores. No real image was
+trained on; the real ones (OMNISKY_REAL_DATA, the folder with ``native/``; left out without it) were
+chosen by name before anybody looked:
 
 * Legacy Survey brick 0959p805, g band with its inverse variances: columns right of the middle of
-  what was observed (those left of it were trained on);
-* viewer cut-outs ``example_b``, ``example_d``, ``example_e`` and ``test_image_grz_256`` (trained
-  on: ``example``, ``example_a``, ``example_c``). The viewer interpolates to smaller pixels and
-  gives no errors; they are estimated from the scatter of the sky, and are correlated, so that χ²
-  is indicative only;
-* both HSC scenes (no HSC image was trained on but mock), with a masked border: they are smaller
-  than 96 pixels. One has variances, the other gets the scatter of its sky.
+  what was observed;
+* viewer cut-outs ``example_b``, ``example_d``, ``example_e`` and ``test_image_grz_256``. The viewer
+  interpolates to smaller pixels and gives no errors; they are estimated from the scatter of the
+  sky, and are correlated, so that χ² is indicative only;
+* both HSC scenes, with a masked border: they are smaller than 96 pixels. One has variances, the
+  other gets the scatter of its sky.
 """
 
 from __future__ import annotations
@@ -42,8 +40,8 @@ HELD_OUT_CUTOUTS = ("example_b", "example_d", "example_e", "test_image_grz_256")
 _SIZE = 96
 
 
-def brick_stamps(folder: Path, *, held_out: bool) -> Image:
-    """Return stamps of brick 0959p805, g, of its right (held out) or left (trained on) part."""
+def brick_stamps(folder: Path) -> Image:
+    """Return stamps of the right part of brick 0959p805, g."""
     from astropy.io import fits
 
     flux, ivar = (
@@ -51,11 +49,10 @@ def brick_stamps(folder: Path, *, held_out: bool) -> Image:
         for plane in ("image", "invvar")
     )
     middle = int(np.median(np.nonzero(ivar > 0)[1]))
-    first, last = (middle, flux.shape[1]) if held_out else (0, middle - _SIZE)
     corners = [
         (y, x)
         for y in range(0, flux.shape[0] - _SIZE + 1, _SIZE)
-        for x in range(first, last - _SIZE + 1, _SIZE)
+        for x in range(middle, flux.shape[1] - _SIZE + 1, _SIZE)
         if (ivar[y : y + _SIZE, x : x + _SIZE] > 0).mean() > 0.7
     ]
     cut = [np.stack([plane[y : y + _SIZE, x : x + _SIZE] for y, x in corners])[:, None]
@@ -91,7 +88,7 @@ def scene(path: Path) -> Image:
 
 def real_images(folder: Path) -> Iterator[tuple[str, str, Image]]:
     """Yield name, modality and images of what is held out."""
-    yield "legacysurvey brick 0959p805 g", LS, brick_stamps(folder, held_out=True)
+    yield "legacysurvey brick 0959p805 g", LS, brick_stamps(folder)
     for name in HELD_OUT_CUTOUTS:
         path = folder / f"legacysurvey_cutouts/{name}.fits"
         yield f"legacysurvey viewer {name}", LS, viewer_stamps(path)

@@ -35,7 +35,10 @@ COMMANDS = {
         "Check every byte of a sky store against its checksums.",
     ),
     "tokenize": ("omnisky.cli.embed:tokenize", "Write the tokens of every object of a table."),
-    "embed": ("omnisky.cli.embed:embed", "Write an embedding of every object of a table."),
+    "embed": (
+        "omnisky.cli.embed:embed",
+        "Write an embedding of every object of a table or sky store.",
+    ),
     "fit": ("omnisky.cli.fit:fit", "Adapt a pretrained model to known values of a table."),
     "predict": ("omnisky.cli.fit:predict", "Predict values and intervals with an adapted model."),
     "generate": ("omnisky.cli.generate:generate", "Sample one measurement given others."),

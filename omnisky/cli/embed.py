@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from cyclopts import Parameter
 
 from omnisky.cli.models import readable
+from omnisky.cli.sky.workers import Workers
 from omnisky.cli.tables import (
     Input,
     Reading,
@@ -21,7 +24,30 @@ from omnisky.cli.tables import (
 
 __all__ = ["embed", "tokenize"]
 
-_READ = Reading()
+_READ, _WORKERS = Reading(), Workers()
+
+
+@Parameter(name="*", group="The model")
+@dataclass(frozen=True, kw_only=True)
+class Using:
+    """Say which model embeds, and how.
+
+    Parameters
+    ----------
+    base : str
+        Pretrained model: a name or a folder.
+    pooling : str
+        How the outputs of an object's tokens become one vector.
+    inputs : str, optional
+        Measurements to use, separated by commas (photometry and xp are families); all by default.
+    """
+
+    base: str = "nano"
+    pooling: Literal["mean"] = "mean"
+    inputs: str | None = None
+
+
+_USING = Using()
 
 
 def tokenize(
@@ -80,33 +106,59 @@ def embed(
     /,
     *,
     out: Path,
-    base: str = "nano",
-    pooling: Literal["mean"] = "mean",
-    inputs: str | None = None,
+    using: Using = _USING,
     reading: Reading = _READ,
+    workers: Workers = _WORKERS,
     overwrite: bool = False,
 ) -> None:
-    """Write an embedding of every object of a table.
+    """Write an embedding of every object of a table or of a sky store.
 
-    Objects without a single good measurement have NaN and ``embedding_valid`` False.
+    Objects without a single good measurement have NaN and ``embedding_valid`` False. The
+    embeddings of a sky store are a sky store themselves, in which such an object has none; a run
+    that was stopped goes on where it was when the same command is given again.
 
     Parameters
     ----------
     table : str
-        Table file or data set.
+        Table file, data set, or folder of a sky store.
     out : Path
-        File to write; its ending says the format. CSV cannot hold vectors.
-    base : str
-        Pretrained model: a name or a folder.
-    pooling : str
-        How the outputs of an object's tokens become one vector.
-    inputs : str, optional
-        Modalities to use, separated by commas (photometry and xp are families); all by default.
+        File to write; its ending says the format. CSV cannot hold vectors. For a sky store, a
+        folder that is not there yet.
+    using : Using
+        The model.
     reading : Reading
-        How to read the table.
+        How to read a table.
+    workers : Workers
+        Where a sky store is embedded.
     overwrite : bool
         Replace an existing file.
     """
+    if (Path(table) / "omnisky.json").is_file():
+        _embed_store(Path(table), out, using, workers)
+    else:
+        _embed_table(table, out, using, reading, overwrite)
+
+
+def _embed_store(store: Path, out: Path, using: Using, workers: Workers) -> None:
+    from omnisky.catalog import embed_store
+    from omnisky.cli.sky.progress import once_each, resumable, watching
+    from omnisky.cli.sky.writing import refuse_existing
+    from omnisky.data.store import open_store
+
+    refuse_existing(out)
+    with resumable(out), workers.client() as client, once_each(), watching(out):
+        embed_store(
+            workers.seen(store),
+            workers.seen(out),
+            model=using.base,
+            modalities=names_in(using.inputs),
+            client=client,
+        )
+    found = open_store(out)
+    print(f"{out}: embeddings of {len(found)} objects in {len(found.partitions)} partitions")
+
+
+def _embed_table(table: str, out: Path, using: Using, reading: Reading, overwrite: bool) -> None:
     from omnisky.model import Model
 
     check_output(out, overwrite)
@@ -114,11 +166,11 @@ def embed(
         raise ValueError(
             f"--out {out}: CSV cannot hold vectors; use .parquet, .fits, .vot or .ecsv"
         )
-    source = Input.read(table, reading, names_in(inputs))
-    observations = readable(source.observations, base, asked=inputs is not None)
-    model = Model.from_pretrained(base)
+    source = Input.read(table, reading, names_in(using.inputs))
+    observations = readable(source.observations, using.base, asked=using.inputs is not None)
+    model = Model.from_pretrained(using.base)
     chunks = slices(len(observations), "Embeddings")
-    parts = [model.embed(observations[s], pooling=pooling) for s in chunks]
+    parts = [model.embed(observations[s], pooling=using.pooling) for s in chunks]
     valid = np.concatenate([part.valid for part in parts])
     vectors = np.concatenate([part.vectors for part in parts])
     if not valid.all():
@@ -128,7 +180,8 @@ def embed(
     result = result_table(source)
     result["embedding"] = np.where(valid[:, None], vectors, np.nan).astype(np.float32)
     used = ", ".join(observations)
-    result["embedding"].description = f"Embedding by {base}, {pooling} pooling, from {used}"
+    how = f"Embedding by {using.base}, {using.pooling} pooling, from {used}"
+    result["embedding"].description = how
     result["embedding"].meta["ucd"] = "stat.value"
     result["embedding_valid"] = valid
     result["embedding_valid"].description = "False where the object has no measurement at all"

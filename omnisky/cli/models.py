@@ -83,10 +83,16 @@ def modalities_of(model: str) -> list[str]:
         If there is no such model, or it has no codecs.
     """
     folder = folder_of(model)
-    names = sorted(p.parent.name for p in folder.glob("codecs/*/config.json"))
+    names: set[str] = set()
+    for path in folder.glob("codecs/*/config.json"):
+        config = config_of(path.parent)
+        if config.get("kind") == "shipped-codec":
+            config = config_of(_PRETRAINED / "codecs" / str(config.get("name")))
+        # A codec of one modality has its name; one of several lists them.
+        names |= {*config.get("modalities", ()), *config.get("untrained", ())} or {path.parent.name}
     if not names:
         raise FileNotFoundError(f"no codecs in {folder}; expected the folder of a pretrained model")
-    return names
+    return sorted(names)
 
 
 def readable(observations: Observations, base: str, *, asked: bool) -> Observations:

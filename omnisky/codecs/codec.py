@@ -182,8 +182,9 @@ class Codec(nn.Module):
         first = 0
         for group in self.groups:
             last = first + group.n_tokens
-            part = ids[:, first:last][there[:, first:last]]
-            if part.numel() and (part.min() < 0 or part.max() >= group.vocab_size):
+            part, exist = ids[:, first:last], there[:, first:last]
+            if bool((((part < 0) | (part >= group.vocab_size)) & exist).any()):
+                part = part[exist]
                 where = "" if len(self.groups) == 1 else f", tokens {first} … {last - 1},"
                 raise ValueError(
                     f"token ids of {self.modality!r}{where} lie in 0 … {group.vocab_size - 1}; "

@@ -16,13 +16,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from omnisky.codecs.aion import COMPAT, NAMES, folder_name, load_aion
 from omnisky.codecs.codec import Codec
-from omnisky.storage import CheckpointError
+from omnisky.storage import CheckpointError, sha256_of
 
 __all__ = [
     "codec_class",
@@ -46,7 +47,10 @@ _KINDS = {
     "latent-spectrum-codec": "omnisky.codecs.spectrum.latent:LatentSpectrumCodec",
 }
 _SHIPPED = Path(__file__).parents[1] / "pretrained" / "codecs"
+# A folder that holds no codec but the name and the sha256 of one that ships: models share codecs.
+_REFERENCE = "shipped-codec"
 _OF_AION = {modality for modalities in NAMES.values() for modality in modalities}
+_WEIGHTS = "model.safetensors"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -60,10 +64,29 @@ def load_codec(folder: str | os.PathLike) -> Codec:
     CheckpointError
         If it is damaged or holds something else.
     """
-    kind = _config(Path(folder)).get("kind")
+    config = _config(Path(folder))
+    kind = config.get("kind")
+    if kind == _REFERENCE:
+        return load_codec(_referred(Path(folder), config))
     if kind not in _KINDS:
         raise CheckpointError(f"{folder} holds a {kind!r}; known codecs are {', '.join(_KINDS)}")
     return codec_class(kind).from_folder(folder)
+
+
+def _referred(folder: Path, config: Mapping[str, Any]) -> Path:
+    """Return the folder of the shipped codec that a model's folder refers to."""
+    found = _SHIPPED / str(config.get("name"))
+    if found.parent != _SHIPPED or not (found / _WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{folder} refers to the codec {config.get('name')!r}, which does not ship with this "
+            f"omnisky; it has {', '.join(shipped())}"
+        )
+    if sha256_of(found / _WEIGHTS) != config.get("sha256"):
+        raise CheckpointError(
+            f"{folder} refers to another version of the codec {found.name!r} than ships with this "
+            "omnisky, and its tokens would mean something else; use the omnisky it came with"
+        )
+    return found
 
 
 def codec_class(kind: str) -> type[Codec]:
@@ -166,12 +189,12 @@ def _one_codec(folder: Path, modality: str | None) -> Path:
 
 def _fetch_codec(source: str, modality: str | None, revision: str | None) -> Path:
     """Download the files of one codec, or find them in the local cache, and return their folder."""
-    files = ("config.json", "model.safetensors")
+    files = ("config.json", _WEIGHTS)
     if modality is None:
         folder = fetch(source, ["config.json", "codecs/*/config.json"], revision)
         found = _one_codec(folder, None)
         if _config(found).get("kind", "") in {"", *_KINDS}:  # never the weights of a whole model
-            weights = found.relative_to(folder) / "model.safetensors"
+            weights = found.relative_to(folder) / _WEIGHTS
             fetch(source, [weights.as_posix()], folder.name)
         return folder
     names = {modality} | ({folder_name(modality)} if modality in _OF_AION else set())
@@ -185,7 +208,7 @@ def _fetch_codec(source: str, modality: str | None, revision: str | None) -> Pat
         fetch(source, ["config.json", "codecs/*/config.json", "*/config.json"], folder.name)
         found = _one_codec(folder, modality)
         if _config(found).get("kind") in _KINDS:  # never the weights of a whole model
-            weights = found.relative_to(folder) / "model.safetensors"
+            weights = found.relative_to(folder) / _WEIGHTS
             fetch(source, [weights.as_posix()], folder.name)
     return folder
 

@@ -63,7 +63,8 @@ class Tokenizer:
         ValueError
             If there are no objects, or a measurement does not fit its codec.
         """
-        unknown = [name for name in observations if name not in self.codecs]
+        alike = self._bank.names.issuperset(observations)
+        unknown = [] if alike else [name for name in observations if name not in self.codecs]
         if unknown:
             raise UnknownModalityError(
                 f"no codec for {', '.join(unknown)}; this tokenizer knows "
@@ -75,10 +76,11 @@ class Tokenizer:
         together = {n: m for n, m in observations.items() if n in self._bank.names}
         ids, masks, outside = self._bank.encode(together) if together else ({}, {}, {})
         others, their_masks = {}, {}
-        for name, measurement in observations.items():
+        for name in () if alike else observations:
             if name not in together:
-                others[name], their_masks[name] = self.codecs[name].encode_masked(measurement)
-                outside[name] = self.codecs[name].count_outside(measurement)
+                codec, measurement = self.codecs[name], observations[name]
+                others[name], their_masks[name] = codec.encode_masked(measurement)
+                outside[name] = codec.count_outside(measurement)
         for name, count in outside.items():
             warn_outside(name, count, int(observations[name].present.sum()))
         if not others:
@@ -88,7 +90,6 @@ class Tokenizer:
         masks = {n: masks[n] if n in together else made.mask[n] for n in observations}
         return Tokens.unchecked(ids, masks, len(observations))
 
-    @torch.no_grad()
     def decode(self, tokens: Tokens) -> Observations:
         """Return what the tokens stand for; objects without tokens come back absent."""
         together, measured = {}, {}
@@ -96,7 +97,9 @@ class Tokenizer:
             if name in self._bank.names:
                 together[name] = ids
             elif name in self.codecs:
-                measured[name] = self.codecs[name].decode(ids, tokens.mask[name])
+                # Only networks need to be told; to tell takes as long as many scalars.
+                with torch.no_grad():
+                    measured[name] = self.codecs[name].decode(ids, tokens.mask[name])
             else:
                 raise UnknownModalityError(
                     f"no codec for {name!r}; this tokenizer knows {', '.join(self.codecs)}"

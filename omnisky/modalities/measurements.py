@@ -316,9 +316,9 @@ def _clean(measurement: _WithErrors, values: str, ndim: int) -> None:
             )
     if (ivar[mask] < 0).any():
         raise ValueError(f"{kind}: ivar must not be negative; found {ivar[mask].min():g}")
-    object.__setattr__(measurement, values, np.where(mask, value, 0).astype(value.dtype))
+    object.__setattr__(measurement, values, np.where(mask, value, 0))
     # float64: the inverse variance of a flux in W m-2 nm-1 overflows float32. Images, in
     # nanomaggies, need not pay for that.
-    precision = np.float32 if ndim == 4 else np.float64
-    object.__setattr__(measurement, "ivar", np.where(mask, ivar, 0.0).astype(precision))
+    ivar = np.where(mask, ivar, 0.0).astype(np.float32 if ndim == 4 else np.float64, copy=False)
+    object.__setattr__(measurement, "ivar", ivar)
     object.__setattr__(measurement, "mask", mask)

@@ -194,7 +194,7 @@ class Model:
         try:
             network = Transformer(ModelConfig.from_dict(config))
             network.load_state_dict({name: _full(tensor) for name, tensor in tensors.items()})
-            return cls(network.eval(), _used(tokenizer, network.config))
+            return cls(network.eval(), _used(tokenizer, network))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
 
@@ -340,6 +340,18 @@ class Model:
         return generate(self, self.as_tokens(given), targets, n_samples, temperature, seed, steps)
 
 
+def _used(tokenizer: Tokenizer, network: Transformer) -> Tokenizer:
+    """Return the tokenizer without what shared codecs can encode but the network does not know."""
+    names = {name for m in network.config.modalities for name in (m.name, *m.also)}
+    return Tokenizer(
+        {
+            name: codec
+            for name, codec in tokenizer.codecs.items()
+            if name in names or not names.intersection(codec.modalities)
+        }
+    )
+
+
 def _full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float16 else tensor
 
@@ -360,15 +372,3 @@ def tokenize(observations: Observations, base: str | os.PathLike = "nano") -> To
         Ids and masks by modality.
     """
     return Tokenizer.from_pretrained(pretrained_folder(base) / "codecs").encode(observations)
-
-
-def _used(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
-    """Return the codecs without those modalities of shared ones that the model does not have."""
-    known = {name for m in config.modalities for name in (m.name, *m.also)}
-    codecs = {
-        name: codec
-        for name, codec in tokenizer.codecs.items()
-        # A codec of which nothing is known is an error, which the model itself tells.
-        if name in known or known.isdisjoint(codec.modalities)
-    }
-    return Tokenizer(codecs)

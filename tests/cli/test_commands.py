@@ -196,3 +196,30 @@ def test_cite(run, tiny_model):
     assert all(text in printed for text in ("majewski2017", "gaiadr3", "skrutskie2006", "ESA"))
     _, everything, _ = run("cite")
     assert "zasowski2013" in everything
+
+
+def test_a_sky_store_is_embedded_as_a_sky_store(run, tiny_model, tmp_path):
+    pytest.importorskip("cdshealpix")
+    from omnisky.data.store import open_store, write_store
+    from omnisky.modalities import Observations, Scalar, SkyObjects
+
+    rng = np.random.default_rng(0)
+    objects = SkyObjects(
+        survey="toy",
+        object_id=np.arange(20),
+        ra_deg=rng.uniform(0, 360, 20),
+        dec_deg=rng.uniform(-60, 60, 20),
+        observations=Observations({"gaia_g": Scalar(rng.uniform(12, 16, 20))}),
+    )
+    store, out = write_store([objects], tmp_path / "sky"), tmp_path / "vectors"
+    code, printed, error = run("embed", store, "--out", out, "--base", tiny_model)
+    assert code == 0, error
+    assert "embeddings of 20 objects" in printed
+    assert open_store(out).read().observations["embedding"].present.all()
+    code, _, error = run("embed", store, "--out", out, "--base", tiny_model)
+    assert code == 2
+    assert "exists; choose another --out" in error
+    bad = ("embed", store, "--out", tmp_path / "b", "--base", tiny_model, "--inputs", "gaia_xp")
+    code, _, error = run(*bad)
+    assert code == 2
+    assert "cannot embed gaia_xp" in error

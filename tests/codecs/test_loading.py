@@ -402,3 +402,30 @@ def test_loaded_one_by_one_or_by_kind_is_the_same(model, values):
     assert torch.equal(a.encode(values), b.encode(values))
     with pytest.raises(CheckpointError, match="holds a 'toy-codec'; expected a 'scalar-codec'"):
         ScalarCodec.from_folder(model / "codecs" / "toy")
+
+
+def _refer(folder, name, sha256):
+    folder.mkdir(parents=True)
+    content = {"omnisky_format": 1, "kind": "shipped-codec", "name": name, "sha256": sha256}
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def test_models_share_codecs_that_ship(model, monkeypatch, tmp_path):
+    from omnisky.storage import sha256_of
+
+    monkeypatch.setattr(loading, "_SHIPPED", model / "codecs")
+    right = sha256_of(model / "codecs" / "toy" / "model.safetensors")
+    _refer(tmp_path / "one" / "codecs" / "toy", "toy", right)
+    codec = Codec.from_pretrained(tmp_path / "one" / "codecs" / "toy", "two_spectrum")
+    assert codec.modalities == Codec.from_pretrained("toy", "two_spectrum").modalities
+    assert set(Tokenizer.from_pretrained(tmp_path / "one" / "codecs").codecs) == {
+        "one_spectrum",
+        "two_spectrum",
+    }
+    _refer(tmp_path / "other", "toy", "0" * 64)
+    with pytest.raises(CheckpointError, match="another version of the codec 'toy'"):
+        Codec.from_pretrained(tmp_path / "other", "two_spectrum")
+    for name in ("none", "../codecs/toy"):
+        _refer(tmp_path / name.replace("/", "-"), name, right)
+        with pytest.raises(CheckpointError, match="does not ship with this omnisky; it has gaia"):
+            Codec.from_pretrained(tmp_path / name.replace("/", "-"))

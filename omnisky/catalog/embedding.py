@@ -1,0 +1,165 @@
+"""Embed a whole survey: from a sky store to a sky store of embeddings.
+
+A partition of the store is a task; tasks run in this process or on Dask, read their objects a batch
+at a time and leave vectors on the disk, so that a run that was killed goes on where it was. The
+result is a store like any other: HATS, with checksums, opened by `omnisky.open`, pyarrow and LSDB,
+and matched by position.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from omnisky.data.store import Source, Store, ingest, open_store
+from omnisky.modalities import Coefficients, Modality, Observations, SkyObjects
+from omnisky.storage import sha256_of
+from omnisky.surveys.survey import Problems
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
+
+    from omnisky.model import Model
+
+__all__ = ["EMBEDDING", "embed_store"]
+
+EMBEDDING = "embedding"
+_BATCH = 512
+
+
+def embed_store(
+    store: str | os.PathLike,
+    path: str | os.PathLike,
+    *,
+    model: str | os.PathLike = "nano",
+    modalities: Sequence[str] | None = None,
+    client: Client | None = None,
+    **options: Any,
+) -> Path:
+    """Write the mean embedding of every object of a store; killed, it goes on when called again.
+
+    Objects without a single good measurement are kept, with an absent embedding.
+
+    Parameters
+    ----------
+    store : path
+        A sky store.
+    path : path
+        The store of embeddings, a folder that is not there yet. What is unfinished is kept beside
+        it.
+    model : str or path
+        Pretrained model: a name that ships, a folder or a hub id. It runs on an accelerator where
+        there is one.
+    modalities : sequence of str, optional
+        Which measurements to use; all that both the store and the model know by default.
+    client : dask.distributed.Client, optional
+        Where tasks run: partitions, on workers that see the same disk.
+    **options
+        Of the new store, see `omnisky.data.store.StoreSpec`; ``profile="interchange"`` by default,
+        vectors as lists.
+
+    Returns
+    -------
+    Path
+        The store of embeddings: one modality, ``embedding``, shape (dim,).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such store or model.
+    FileExistsError
+        If the path is there already.
+    ValueError
+        If nothing, or not all that was asked for, is in the store and known to the model, or an
+        unfinished run of another store, model or options is there.
+    OSError
+        If it cannot be written; what is done is kept.
+    """
+    from omnisky.model.model import pretrained_folder
+
+    source = open_store(store)
+    folder = pretrained_folder(model)
+    used = _usable(source, _loaded(str(folder)), modalities)
+    read = partial(_embed_partition, Path(store), str(folder), used)
+    sources = [
+        Source(name=f"Norder={p.order}/Npix={p.pixel}", read=partial(read, number))
+        for number, p in enumerate(source.partitions)
+    ]
+    provenance = {
+        "embedded_from": str(store),
+        "fingerprint": source.fingerprint,
+        "source": source.provenance,
+        "model": str(model),
+        "model_sha256": sha256_of(folder / "model.safetensors"),
+        "modalities": list(used),
+        "pooling": "mean",
+    }
+    declared = {EMBEDDING: _declaration(source.survey, str(model), used, folder)}
+    how = {"profile": "interchange", **options}
+    how["declarations"] = declared | dict(how.get("declarations", {}))
+    return ingest(sources, path, provenance=provenance, client=client, **how)
+
+
+def _usable(store: Store, model: Model, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the modalities to read; those asked for must all be there and known."""
+    known = tuple(name for name in store.modalities if name in model.tokenizer.codecs)
+    wanted = known if asked is None else tuple(asked)
+    strange = [name for name in wanted if name not in known]
+    if strange or not wanted:
+        raise ValueError(
+            f"cannot embed {', '.join(strange) or 'anything'} of {store.path}: it has "
+            f"{', '.join(store.modalities)}, and the model reads "
+            f"{', '.join(sorted(model.tokenizer.codecs))}"
+        )
+    return wanted
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: str) -> Model:
+    """Return a model, loaded once a process, on the accelerator where there is one."""
+    import torch
+
+    from omnisky.model import Model
+
+    model = Model.from_pretrained(folder)
+    if torch.cuda.is_available():
+        model.network.to("cuda")
+    return model
+
+
+def _declaration(survey: str, model: str, used: Sequence[str], folder: Path) -> Modality:
+    return Modality(
+        name=EMBEDDING,
+        kind="coefficients",
+        survey=survey,
+        unit="",
+        ucd="stat.value",
+        column=EMBEDDING,
+        description=f"Mean embedding by {model} from {', '.join(used)}",
+        size=_loaded(str(folder)).config.dim,
+    )
+
+
+def _embed_partition(
+    store: Path, folder: str, used: tuple[str, ...], number: int, *, problems: Problems
+) -> Iterator[SkyObjects]:
+    """Yield the embedded objects of a partition; a damaged one is a problem of the whole file."""
+    opened, model = open_store(store), _loaded(folder)
+    first, last = opened.starts[number], opened.starts[number + 1]
+    with problems.whole_file(opened.partitions[number].path):
+        for start in range(first, last, _BATCH):
+            objects = opened.read(slice(start, min(start + _BATCH, last)), used)
+            yield _embedded(objects, model)
+
+
+def _embedded(objects: SkyObjects, model: Model) -> SkyObjects:
+    found = model.embed(objects.observations)
+    good = np.broadcast_to(found.valid[:, None], found.vectors.shape)
+    vectors = Coefficients(np.where(good, found.vectors, 0), None, good)  # pyright: ignore
+    return replace(objects, observations=Observations({EMBEDDING: vectors}))

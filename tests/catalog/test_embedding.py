@@ -1,0 +1,116 @@
+"""A whole store embedded equals its objects embedded, however often the run was killed."""
+
+import numpy as np
+import pytest
+
+from omnisky.catalog import embed_store, embedding
+from omnisky.data.store import open_store, verify
+from omnisky.model import Model
+
+
+def _same(one, two):
+    """Tell whether two stores hold the same, to the bit."""
+    one, two = (open_store(path).read() for path in (one, two))
+    pairs = [(s.object_id, s.observations["embedding"].value) for s in (one, two)]
+    return all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True))
+
+
+@pytest.fixture(scope="module")
+def embedded(store, model, tmp_path_factory):
+    return embed_store(store, tmp_path_factory.mktemp("out") / "toy-embeddings", model=model)
+
+
+def test_vectors_are_those_of_the_model(embedded, model, objects):
+    found = open_store(embedded)
+    assert found.modalities == ("embedding",)
+    assert len(found) == len(objects.object_id)
+    read = found.read()
+    order = np.argsort(read.object_id)
+    used = objects.observations.select("gaia_g", "gaia_bp")
+    wanted = Model.from_pretrained(model).embed(used)
+    vectors = read.observations["embedding"][order]
+    np.testing.assert_array_equal(vectors.present, wanted.valid)
+    assert not wanted.valid[:3].any()
+    good = wanted.valid
+    np.testing.assert_allclose(vectors.value[good], wanted.vectors[good], atol=2e-5)
+    np.testing.assert_array_equal(read.ra_deg[order], objects.ra_deg)
+    assert read.epoch is not None
+    assert (read.epoch.value == 2016).all()
+    assert verify(embedded) == []
+
+
+def test_the_store_says_what_it_is(embedded, store, model):
+    found = open_store(embedded)
+    assert found.provenance["fingerprint"] == open_store(store).fingerprint
+    assert found.provenance["modalities"] == ["gaia_g", "gaia_bp"]
+    assert len(found.provenance["model_sha256"]) == 64
+    declared = found.declaration("embedding")
+    assert declared is not None
+    assert declared.size == Model.from_pretrained(model).config.dim
+    assert "from gaia_g, gaia_bp" in declared.description
+
+
+def test_other_programs_read_it_as_lists(embedded):
+    import pyarrow.dataset as ds
+
+    table = ds.dataset(embedded / "toy-embeddings" / "dataset", partitioning="hive").to_table()
+    rows = table["embedding_value"].to_pylist()
+    assert len(rows) == 300
+    assert {len(row) for row in rows if row is not None} == {32}
+
+
+def test_a_killed_run_goes_on(store, model, embedded, tmp_path, monkeypatch):
+    calls = []
+    whole = embedding._embedded
+
+    def dies(objects, network):
+        calls.append(len(objects.object_id))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(objects, network)
+
+    monkeypatch.setattr(embedding, "_embedded", dies)
+    with pytest.raises(KeyboardInterrupt):
+        embed_store(store, tmp_path / "toy-embeddings", model=model)
+    assert not (tmp_path / "toy-embeddings").exists()
+    again = embed_store(store, tmp_path / "toy-embeddings", model=model)
+    # What was done before was not done again.
+    assert len(calls) == 1 + len(open_store(store).partitions)
+    assert _same(again, embedded)
+
+
+def test_a_run_of_other_measurements_is_not_gone_on_with(store, model, tmp_path, monkeypatch):
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(embedding, "_embedded", dies)
+        with pytest.raises(KeyboardInterrupt):
+            embed_store(store, tmp_path / "out", model=model)
+    with pytest.raises(ValueError, match="unfinished job that differs in"):
+        embed_store(store, tmp_path / "out", model=model, modalities=["gaia_g"])
+
+
+@pytest.mark.parametrize("asked", [["gaia_parallax"], ["desi_z"], []])
+def test_what_the_model_does_not_read_is_told(store, model, tmp_path, asked):
+    with pytest.raises(
+        ValueError, match=r"cannot embed .* it has gaia_g.* the model reads gaia_bp"
+    ):
+        embed_store(store, tmp_path / "out", model=model, modalities=asked)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_store_is_not_replaced(store, model, embedded):
+    with pytest.raises(FileExistsError, match="exists; choose another name"):
+        embed_store(store, embedded, model=model)
+
+
+@pytest.mark.slow
+def test_on_dask_it_is_the_same(store, model, embedded, tmp_path):
+    distributed = pytest.importorskip("dask.distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=":0"
+    )
+    with cluster, distributed.Client(cluster) as client:
+        found = embed_store(store, tmp_path / "toy-embeddings", model=model, client=client)
+    assert _same(found, embedded)
