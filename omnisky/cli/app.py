@@ -43,6 +43,10 @@ COMMANDS = {
     "predict": ("omnisky.cli.fit:predict", "Predict values and intervals with an adapted model."),
     "generate": ("omnisky.cli.generate:generate", "Sample one measurement given others."),
     "pretrain": ("omnisky.cli.pretrain:pretrain", "Pretrain a model from a recipe."),
+    "evaluate": (
+        "omnisky.cli.evaluate:evaluate",
+        "Measure how well a pretrained model knows each modality from each other one.",
+    ),
     "train-codec": ("omnisky.cli.pretrain:train_codec", "Train a codec from a recipe."),
     "codec": (
         "omnisky.cli.codec.command:codec",

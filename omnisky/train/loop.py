@@ -39,7 +39,7 @@ from omnisky.train.sampler import (
     step_generator,
 )
 
-__all__ = ["MixedObjective", "Objective", "train"]
+__all__ = ["CodeObjective", "MixedObjective", "Objective", "train"]
 
 _MAY_CHANGE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"}
 
@@ -90,7 +90,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class MixedObjective(Objective, Protocol):
-    """An objective with objects of several sources, whose module chooses codes.
+    """An objective with objects of several sources.
 
     Attributes
     ----------
@@ -100,6 +100,11 @@ class MixedObjective(Objective, Protocol):
 
     @property
     def mixture(self) -> list[tuple[int, float]]: ...
+
+
+@runtime_checkable
+class CodeObjective(Objective, Protocol):
+    """An objective whose module chooses codes."""
 
     def take_usage(self) -> Tensor:
         """Return how often each code was chosen since the last call, LongTensor (code,)."""
@@ -233,7 +238,7 @@ class _Run:
                 "the weights are lost, earlier checkpoints are kept. Lower learning_rate or "
                 "clip_norm, lengthen warmup_steps, or look for NaN in the data"
             )
-        if isinstance(self.objective, MixedObjective):
+        if isinstance(self.objective, CodeObjective):
             counts = self.processes.gather(self.objective.take_usage())
             means |= usage_figures(torch.stack(counts).sum(0))
         rate = self.optimizer.param_groups[0]["lr"]

@@ -32,6 +32,7 @@ OPTIONS = {
     "generate": "--target --out --given --samples --seed --base --overwrite --column --id "
     "--resample",
     "pretrain": "--set --out",
+    "evaluate": "--objects --visible --seed --out",
     "train-codec": "--set --out",
     "codec": "--data --mock --modality --split --objects --seed --out --column --id --resample",
     "info": "",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnisky.codecs import Tokenizer
+from omnisky.codecs import Codec, Tokenizer
 from omnisky.model import Model, shipped
 from omnisky.storage import CheckpointError
 
@@ -70,3 +70,10 @@ def test_shipped_models_know_the_stars(name, mini):
     assert embedding.valid.all()
     assert np.isfinite(embedding.vectors).all()
     assert ("apogee_teff" in model.network.names) == (name == "nano")
+
+
+def test_a_shared_codec_may_have_more_modalities_than_the_model(tmp_path):
+    codec = Codec.from_pretrained("image", modality="hsc_image")
+    model = Model.from_preset("tiny", Tokenizer({"hsc_image": codec}))
+    again = Model.from_pretrained(model.save_pretrained(tmp_path / "m"))
+    assert list(again.tokenizer.codecs) == again.network.names == ["hsc_image"]
