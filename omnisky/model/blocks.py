@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 __all__ = [
     "CrossAttention",
@@ -27,6 +28,21 @@ class _Block(nn.Module):
 
     # How one trains, not what the model is: no part of the configuration or the checkpoint.
     dropout = 0.0
+    recompute = False
+
+    def forward(self, x: Float[Tensor, "B N D"], *given: Tensor | None) -> Float[Tensor, "B N D"]:
+        """Compute the block; see `compute` of its kind for what it is given."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return self.compute(x, *given)
+        # Inside forward, so that weights divided among processes are put together before.
+        random = bool(self.dropout)
+        again = checkpoint(self.compute, x, *given, use_reentrant=False, preserve_rng_state=random)
+        assert isinstance(again, Tensor)
+        return again
+
+    def compute(self, x: Tensor, *given: Tensor | None) -> Tensor:
+        """Return new vectors."""
+        raise NotImplementedError
 
     def _add(self, x: Tensor, said: Tensor) -> Tensor:
         return x + F.dropout(said, self.dropout, self.training) if self.dropout else x + said
@@ -125,7 +141,7 @@ class EncoderBlock(_Block):
         self.norm2 = norm(dim)
         self.mlp = GatedMLP(dim, mlp_ratio)
 
-    def forward(
+    def compute(
         self,
         x: Float[Tensor, "B N D"],
         mask: Bool[Tensor, "B _ N"] | None,
@@ -150,7 +166,7 @@ class DecoderBlock(_Block):
         self.norm2 = norm(dim)
         self.mlp = GatedMLP(dim, mlp_ratio)
 
-    def forward(
+    def compute(
         self,
         x: Float[Tensor, "B M D"],
         context: Float[Tensor, "B N D"],

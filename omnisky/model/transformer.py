@@ -345,6 +345,16 @@ class Transformer(nn.Module):
             assert isinstance(block, (EncoderBlock, DecoderBlock))
             block.dropout = rate
 
+    def set_recompute(self, wanted: bool) -> None:
+        """Keep only the inputs of blocks for the backward pass and compute the rest again."""
+        for block in (*self.encoder, *self.decoder):
+            assert isinstance(block, (EncoderBlock, DecoderBlock))
+            block.recompute = wanted
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the parts that are computed one after the other, for dividing the weights."""
+        return [*self.encoder, *self.decoder]
+
     def hidden_matrices(self) -> set[str]:
         """Return names of the square-ish matrices inside the blocks, which Muon may move."""
         return {
