@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import masked_objective
 import pytest
 import torch
 from forked_objective import run
@@ -14,7 +15,12 @@ from toy_objective import environment
 from omnisky.train.checkpoint import latest
 from omnisky.train.sharding import Parts
 
-PROGRAM = Path(__file__).with_name("forked_objective.py")
+
+def torchrun(program, folder):
+    command = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", Path(__file__).with_name(program), folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment())
+    assert done.returncode == 0, done.stderr[-5000:]
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +28,7 @@ def runs(tmp_path_factory):
     """Return a folder of runs: "one" by one process, 20 steps; others by two processes."""
     folder = tmp_path_factory.mktemp("runs")
     run(folder / "one")
-    command = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", PROGRAM, folder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment())
-    assert done.returncode == 0, done.stderr[-5000:]
+    torchrun("forked_objective.py", folder)
     return folder
 
 
@@ -108,3 +111,25 @@ def test_rows_that_were_changed_are_noticed(runs, tmp_path):
         found = latest(tmp_path / "run")
     assert found is not None
     assert found.step == 10
+
+
+def test_a_network_is_made_divided(tmp_path):
+    torchrun("masked_objective.py", tmp_path)
+    alone = masked_objective.run(tmp_path / "alone", sharding="fsdp2")
+    told = [json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in (0, 1)]
+    # Whole again in the end, in the process that writes.
+    assert [one["kind"] for one in told] == ["Transformer", "Transformer"]
+    assert [one["meta"] for one in told] == [False, True]
+    weights = json.loads((tmp_path / "weights.json").read_text())
+    for name, tensor in alone.module.state_dict().items():
+        found = torch.tensor(weights[name], dtype=tensor.dtype)
+        # What adds to all scores alike has no gradient but rounding, which Adam makes large.
+        if not name.startswith("logits"):
+            torch.testing.assert_close(found, tensor, rtol=1e-3, atol=1e-5)
+    for name in ("divided", "copied"):
+        lines = [(tmp_path / out / "log.jsonl").read_text().splitlines() for out in ("alone", name)]
+        for one, two in zip(*(map(json.loads, part) for part in lines), strict=True):
+            for key in ("loss", "gradient_norm"):
+                assert one[key] == pytest.approx(two[key], rel=1e-4)
+            assert 0 < two["mfu"] < 1
+            assert two["tokens_per_second"] == pytest.approx(15 * two["examples_per_second"])
