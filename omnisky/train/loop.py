@@ -35,7 +35,7 @@ from omnisky.train.sharding import local_part
 from omnisky.train.speed import Speed
 from omnisky.train.step import Step
 
-__all__ = ["MixedObjective", "Objective", "train"]
+__all__ = ["CodeObjective", "MixedObjective", "Objective", "train"]
 
 # How long, how often, and what lies where: not what is computed.
 _MAY_CHANGE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"} | {
@@ -103,7 +103,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class MixedObjective(Objective, Protocol):
-    """An objective with objects of several sources, whose module chooses codes.
+    """An objective with objects of several sources.
 
     Attributes
     ----------
@@ -113,6 +113,11 @@ class MixedObjective(Objective, Protocol):
 
     @property
     def mixture(self) -> list[tuple[int, float]]: ...
+
+
+@runtime_checkable
+class CodeObjective(Objective, Protocol):
+    """An objective whose module chooses codes."""
 
     def take_usage(self) -> Tensor:
         """Return how often each code was chosen since the last call, LongTensor (code,)."""
@@ -245,7 +250,7 @@ class _Run:
     def _report(self, averages: Averages, steps: int, seconds: float) -> dict[str, float]:
         means = Averages.merge(self.processes.gather(averages.take()))
         rates = self.speed.rates(means, steps, seconds)
-        if isinstance(self.objective, MixedObjective):
+        if isinstance(self.objective, CodeObjective):
             counts = self.processes.gather(self.objective.take_usage())
             means |= usage_figures(torch.stack(counts).sum(0))
         rate = self.optimizer.param_groups[0]["lr"]
