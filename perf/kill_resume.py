@@ -13,6 +13,8 @@ no time. A kill counts as inside a save if it left an unfinished checkpoint behi
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
 import random
@@ -38,6 +40,15 @@ from omnisky.train.pretraining import PretrainingObjective
 
 _STEPS, _EVERY = 60, 2
 _TIMES = ("examples_per_second", "tokens_per_second", "mfu")
+
+
+def load_what_is_loaded_late() -> None:
+    """Import what the first step of a run would: half a run's time, in which little can happen."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    torch.optim.AdamW([weight]).step()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch.utils.tensorboard")
 
 
 def objective() -> PretrainingObjective:
@@ -113,6 +124,7 @@ def log_of(out: Path) -> list[dict[str, Any]]:
 
 def killed_runs(folder: Path, kills: int, seed: int, limit_seconds: float) -> dict[str, Any]:
     """Return what became of runs that were killed."""
+    load_what_is_loaded_late()
     made, alone = objective(), folder / "alone"
     began = time.monotonic()
     while not ended_within(started(made, alone, keep=_STEPS), 600):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from omnisky.codecs.figures import usage_figures
+from omnisky.storage import CheckpointError
 from omnisky.train import checkpoint as checkpoints
 from omnisky.train.checkpoint import Checkpoint
 from omnisky.train.config import TrainConfig
@@ -165,6 +166,8 @@ def train(
         is not taken, and earlier checkpoints are kept.
     OSError
         If a checkpoint cannot be written; earlier ones are kept.
+    CheckpointError
+        If all checkpoints are damaged, or processes do not see the same ones.
     """
     out = Path(out)
     with join_processes(device) as processes, preserve_random_state():
@@ -175,6 +178,7 @@ def train(
         processes.wait()
         run = _Run(objective, config, processes)
         found = checkpoints.latest(out)
+        _check_same_folder(found, out, processes)
         if found is not None:
             run.restore(found, out)
         log = RunLog(out, run.step) if processes.is_main else None
@@ -346,6 +350,16 @@ _REMEDY = (
     "Train in another folder, or pass resume=False, which sets the earlier run aside and starts "
     "anew"
 )
+
+
+def _check_same_folder(found: Checkpoint | None, out: Path, processes: Processes) -> None:
+    steps = processes.gather(None if found is None else found.step)
+    if len(set(steps)) > 1:
+        said = ", ".join(f"process {rank} {step}" for rank, step in enumerate(steps))
+        raise CheckpointError(
+            f"the processes do not find the same newest checkpoint in {out}: {said}. All machines "
+            "of a run need one and the same folder"
+        )
 
 
 def _check_division(config: TrainConfig, processes: Processes) -> None:

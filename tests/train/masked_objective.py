@@ -82,6 +82,7 @@ if __name__ == "__main__":
     with join_processes("cpu") as processes:
         objective = run(folder / "divided", sharding="fsdp2", activation_checkpointing=True)
         run(folder / "copied")
+        run(folder / "half", sharding="fsdp2", activation_checkpointing=True, precision="bf16")
         told = {
             "meta": all(p.is_meta for p in objective.module.parameters()),
             "kind": type(objective.module).__name__,

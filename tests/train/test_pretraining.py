@@ -35,7 +35,7 @@ def objective_of(star_tokenizer, tokens):
     return PretrainingObjective(model.network, tokens, tokens[:50], MASKING, {"gaia_xp": 0.5})
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("pretrain/nano*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("pretrain/*.toml")), ids=lambda p: p.stem)
 def test_every_pretraining_recipe_runs_two_steps(path, codecs, tmp_path):
     assert read_recipe(path, PretrainingRecipe).train.steps > 100
     settings = ["dataset=gaia-apogee-mini", f"codecs={codecs}", "preset=tiny", "start_from=",
