@@ -7,7 +7,8 @@ and keeps all its checkpoints. Others are killed after a random time and started
 end; then the next begins. After each kill the newest checkpoint must be whole and have the bits of
 the undisturbed run's at that step, in weights, moments, average and position; in the end log and
 checkpoint must agree. Runs are forked from one process, which never trains, so that starting takes
-no time. A kill counts as inside a save if it left an unfinished checkpoint behind.
+no time. Every second kill waits, after its random time, for the next save to begin and then for up
+to ten milliseconds. A kill counts as inside a save if it left an unfinished checkpoint behind.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ from omnisky.train import checkpoint as checkpoints
 from omnisky.train.pretraining import PretrainingObjective
 
 _STEPS, _EVERY = 60, 2
+# Most seconds after a save has begun.
+_INTO_SAVE = 0.01
 _TIMES = ("examples_per_second", "tokens_per_second", "mfu")
 
 
@@ -134,12 +138,11 @@ def killed_runs(folder: Path, kills: int, seed: int, limit_seconds: float) -> di
     while len(told) < kills and time.monotonic() - began < limit_seconds:
         out = folder / f"run-{len(ends)}"
 
-        def wait() -> float:
-            return source.uniform(0, 0.5 * duration)
-
-        told += _kills_of_one(
-            lambda out=out: started(made, out, 2), out, alone, wait, kills - len(told)
-        )
+        most = kills - len(told)
+        waits = [source.uniform(0, 0.5 * duration) for _ in range(most)]
+        into = [source.uniform(0, _INTO_SAVE) if n % 2 else None for n in range(most)]
+        start = partial(started, made, out, 2)
+        told += _kills_of_one(start, out, alone, list(zip(waits, into, strict=True)))
         ends.append(same_checkpoint(out, alone) == (_STEPS, True) and log_of(out) == log_of(alone))
     return {
         "kills": len(told),
@@ -154,19 +157,41 @@ def killed_runs(folder: Path, kills: int, seed: int, limit_seconds: float) -> di
 
 
 def _kills_of_one(
-    start: Callable[[], int], out: Path, alone: Path, wait: Callable[[], float], most: int
+    start: Callable[[], int], out: Path, alone: Path, moments: list[tuple[float, float | None]]
 ) -> list[dict[str, Any]]:
-    """Start a run again and again until it ends, killing it at most so many times."""
+    """Start a run again and again until it ends, killing it at these moments at most."""
     told: list[dict[str, Any]] = []
     while True:
+        before = unfinished(out)
         number = start()
-        if ended_within(number, wait() if len(told) < most else 600):
+        wait, into = moments[len(told)] if len(told) < len(moments) else (600.0, None)
+        if ended_within(number, wait) or (
+            into is not None and not in_save(number, out, before, into)
+        ):
             return told
         os.kill(number, signal.SIGKILL)
         os.waitpid(number, 0)
-        inside = bool(list((out / "checkpoints").glob(".writing-*")))
+        inside = bool(unfinished(out) - before)
         step, exact = same_checkpoint(out, alone)
         told.append({"step": step, "exact": exact, "inside_a_save": inside})
+
+
+def unfinished(out: Path) -> set[int]:
+    """Return the checkpoints that are being written, or were; two of one step are told apart."""
+    found = set()
+    for path in (out / "checkpoints").glob(".writing-*"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(path.stat().st_ctime_ns)
+    return found
+
+
+def in_save(number: int, out: Path, before: set[int], seconds: float) -> bool:
+    """Wait until so long after a save has begun; return False if the run ended before."""
+    while not unfinished(out) - before:
+        if ended_within(number, 1e-4):
+            return False
+    time.sleep(seconds)
+    return True
 
 
 def main() -> int:

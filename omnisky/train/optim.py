@@ -122,7 +122,8 @@ def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optim
     if matrices:
         return MuonWithAdamW(matrices, groups, rate, config.weight_decay, betas)
     adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return adam(groups, lr=rate, betas=betas)
+    # One pass over memory: seven times as fast as parameter by parameter on a CPU (dev/LOG.md).
+    return adam(groups, lr=rate, betas=betas, fused=True)
 
 
 def _declared(module: nn.Module, name: str) -> set[str]:
