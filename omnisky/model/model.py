@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -22,6 +23,7 @@ from omnisky.modalities import Observations
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import set_values
 from omnisky.model.packed import encode_packed
+from omnisky.model.training import without_memory
 from omnisky.model.transformer import Transformer
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
@@ -133,6 +135,9 @@ class Model:
     def from_preset(cls, preset: str, tokenizer: Tokenizer | None = None) -> Model:
         """Return an untrained model of a named size.
 
+        Under ``torch.device("meta")`` its weights take no memory; the training loop makes them
+        where they are needed (`omnisky.model.training`).
+
         Parameters
         ----------
         preset : str
@@ -150,10 +155,11 @@ class Model:
             from omnisky.model.aion import released_modalities
 
             config = ModelConfig.preset(preset, released_modalities())
-            return cls(Transformer(replace(config, positions="fixed")), None)
+            return cls(_fresh(replace(config, positions="fixed")), None)
         config = ModelConfig.preset(preset).with_codecs(tokenizer.codecs)
-        model = cls(Transformer(config), tokenizer)
-        model._tell_values(tokenizer.codecs)
+        model = cls(_fresh(config), tokenizer)
+        with torch.device("cpu") if _on_meta() else nullcontext():
+            model._tell_values(tokenizer.codecs)
         return model
 
     @classmethod
@@ -350,6 +356,14 @@ def _used(tokenizer: Tokenizer, network: Transformer) -> Tokenizer:
             if name in names or not names.intersection(codec.modalities)
         }
     )
+
+
+def _on_meta() -> bool:
+    return torch.get_default_device().type == "meta"
+
+
+def _fresh(config: ModelConfig) -> Transformer:
+    return without_memory(config) if _on_meta() else Transformer(config)
 
 
 def _full(tensor: Tensor) -> Tensor:
