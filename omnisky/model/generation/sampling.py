@@ -182,10 +182,14 @@ class Sampling:
         if schedule == "linear":
             sizes = [n_tokens * (i + 1) // steps - n_tokens * i // steps for i in range(steps)]
             return sorted(sizes, reverse=True)
-        left = [0.5 * (1 + math.cos(math.pi * i / steps)) for i in range(steps)]
-        sizes = [round(n_tokens * (a - b)) for a, b in pairwise(left)]
+        share = [0.5 * (1 + math.cos(math.pi * i / steps)) for i in range(steps)]
+        sizes, left = [], n_tokens
+        for before, after in pairwise(share):
+            # Rounding may ask for more than there are left; 4M then goes below zero.
+            sizes.append(min(round(n_tokens * (before - after)), left))
+            left -= sizes[-1]
         # A step in which nothing would be drawn is no step.
-        return [size for size in (*sizes, n_tokens - sum(sizes)) if size]
+        return [size for size in (*sizes, left) if size]
 
     def branches(self, given: Collection[str]) -> list[Branch]:
         """Return the readings to make and how their logits are mixed.
