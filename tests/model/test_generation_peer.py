@@ -67,7 +67,7 @@ def state(hidden=()):
     return found
 
 
-def ours(model, asked, guidance=0.0):
+def ours(model, asked, guidance: float | dict[str, float] = 0.0):
     """Return our logits in the same state, for places (B, M)."""
     sampling = Sampling(n_samples=1, guidance=guidance)
     given = Tokens({DOMAINS[key].names[0]: ids_of(key, i) for i, key in enumerate(GIVEN)})

@@ -200,10 +200,10 @@ class Sampler:
             if places == 1 and len(here) == asked.numel():
                 mean = chances.unflatten(0, (objects, -1)).mean(1)
         if shared:
-            back = (t.reshape(objects, places, samples).transpose(1, 2) for t in (ids, confidence))
-        else:
-            back = (t.reshape(objects, samples, places) for t in (ids, confidence))
-        return *back, mean
+            shape = (objects, places, samples)
+            return ids.reshape(shape).mT, confidence.reshape(shape).mT, mean
+        shape = (objects, samples, places)
+        return ids.reshape(shape), confidence.reshape(shape), mean
 
     def _logits(
         self, target: Target, asked: Tensor, there: Tensor, rows: Tensor
