@@ -53,13 +53,16 @@ class ScalarPosterior:
         variance = self.probabilities @ self.values**2 - self.mean**2
         return np.sqrt(np.maximum(variance, 0))
 
+    @property
+    def below(self) -> np.ndarray:
+        """Probability up to the middle of each bin, shape (object, bin)."""
+        return np.cumsum(self.probabilities, axis=1) - self.probabilities / 2
+
     def quantile(self, level: float) -> np.ndarray:
         """Return the posterior quantile of a level between 0 and 1, shape (object,)."""
         if not 0 <= level <= 1:
             raise ValueError(f"a quantile level lies between 0 and 1; found {level}")
-        # The cumulative probability up to the middle of each bin, interpolated linearly.
-        middle = np.cumsum(self.probabilities, axis=1) - self.probabilities / 2
-        return np.array([np.interp(level, row, self.values) for row in middle])
+        return np.array([np.interp(level, row, self.values) for row in self.below])
 
 
 @dataclass(frozen=True)
