@@ -192,7 +192,7 @@ class Sampling:
         return [size for size in (*sizes, left) if size]
 
     def branches(self, given: Collection[str]) -> list[Branch]:
-        """Return the readings to make and how their logits are mixed.
+        """Return the readings to make and how their logits are mixed, without those of weight 0.
 
         Raises
         ------
@@ -200,23 +200,19 @@ class Sampling:
             If a modality with a weight is not given.
         """
         if not isinstance(self.guidance, Mapping):
-            if not self.guidance:
-                return [Branch((), 1.0)]
-            return [
-                Branch((), 1 + self.guidance),
-                Branch(tuple(sorted(given)), -self.guidance),
-            ]
+            nothing = tuple(sorted(given))
+            mixed = [Branch((), 1 + self.guidance), Branch(nothing, -self.guidance)]
+            return [branch for branch in mixed if branch.weight]
         if strange := [name for name in self.guidance if name not in given]:
             raise ValueError(
                 f"guidance has weights of {', '.join(strange)}, which is not given; given are "
                 f"{', '.join(given)}"
             )
         weighted = sorted(self.guidance)
-        without = Branch(tuple(weighted), 1 - sum(self.guidance.values()))
-        return [without] + [
-            Branch(tuple(other for other in weighted if other != name), self.guidance[name])
-            for name in weighted
-        ]
+        mixed = [Branch(tuple(weighted), 1 - sum(self.guidance.values()))]
+        for name, weight in sorted(self.guidance.items()):
+            mixed.append(Branch(tuple(other for other in weighted if other != name), weight))
+        return [branch for branch in mixed if branch.weight]
 
 
 def filtered(logits: Float[Tensor, "row id"], sampling: Sampling) -> Float[Tensor, "row id"]:
