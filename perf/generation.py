@@ -38,7 +38,7 @@ from aion.fourm.generate import (
 from aion.fourm.modality_info import MODALITY_INFO
 from aion.modalities import Z
 from aion.model import AION
-from machine import gemm_gflops, tune_malloc
+from machine import tune_malloc
 from torch import Tensor
 
 from omnisky.bench.cards import environment
@@ -174,7 +174,6 @@ def main() -> int:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
         "threads": torch.get_num_threads(),
-        "gemm_gflop_per_second": {str(d): gemm_gflops(d) for d in (torch.float32, torch.bfloat16)},
         "asked": {key: str(value) for key, value in vars(asked).items()},
     }
     further = further_target(peer, ours, ids)
