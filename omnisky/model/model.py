@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from omnisky.model.transformer import Transformer
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
 if TYPE_CHECKING:
-    from omnisky.model.generation import Generation
+    from omnisky.model.generation import Generation, Reading, SamplingOptions
 
 __all__ = ["Embedding", "Model", "pretrained_folder", "shipped", "tokenize"]
 
@@ -121,6 +121,11 @@ class Model:
                 "codecs/ beside its config.json, or tokenise with codecs loaded by themselves"
             )
         return self._tokenizer
+
+    @property
+    def codecs(self) -> dict[str, Codec]:
+        """Codecs of its modalities, of those that have one."""
+        return self._tokenizer.codecs if self._tokenizer else {}
 
     @property
     def config(self) -> ModelConfig:
@@ -241,8 +246,7 @@ class Model:
         ValueError
             If the tokenizer lacks a codec that this model has.
         """
-        held = self._tokenizer.codecs if self._tokenizer else {}
-        lacking = [name for name in held if name not in tokenizer.codecs]
+        lacking = [name for name in self.codecs if name not in tokenizer.codecs]
         if lacking:
             raise ValueError(f"the larger tokenizer has no codec of {', '.join(lacking)}")
         network = Transformer(self.config.with_codecs(tokenizer.codecs))
@@ -329,21 +333,38 @@ class Model:
         x = x.mean(1) if pooling == "mean" else x
         return x, torch.ones(x.shape[:-1], dtype=torch.bool)
 
+    def read(self, given: Tokens | Observations) -> Reading:
+        """Read objects once, to ask for one target after the other; see `Reading`."""
+        from omnisky.model.generation import Reading
+
+        return Reading(self, self.as_tokens(given))
+
     def generate(
         self,
         given: Tokens | Observations,
         target: str | Sequence[str],
-        *,
-        n_samples: int = 16,
-        temperature: float = 1.0,
-        seed: int = 0,
-        steps: int = 12,
+        **how: Unpack[SamplingOptions],
     ) -> Generation:
-        """Sample modalities from others; see `omnisky.model.generation.generate`."""
-        from omnisky.model.generation import generate
+        """Sample modalities from others.
 
-        targets = [target] if isinstance(target, str) else list(target)
-        return generate(self, self.as_tokens(given), targets, n_samples, temperature, seed, steps)
+        Parameters
+        ----------
+        given : Tokens or Observations
+            What is known; objects may miss modalities, but not all of them.
+        target : str or sequence of str
+            What to sample, in this order: each is sampled given those before it.
+        **how
+            `omnisky.model.generation.Sampling` says what each means: ``n_samples``, ``method``,
+            ``steps``, ``schedule``, ``temperature``, ``top_k``, ``top_p``, ``guidance``,
+            ``context``, ``seed``.
+
+        Returns, Raises
+        ---------------
+        See `omnisky.model.generation.Reading.generate`.
+        """
+        from omnisky.model.generation import Reading
+
+        return Reading(self, self.as_tokens(given), keep=False).generate(target, **how)
 
 
 def _used(tokenizer: Tokenizer, network: Transformer) -> Tokenizer:

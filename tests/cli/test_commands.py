@@ -145,6 +145,30 @@ def test_generate(run, tiny_model, stars_file, tmp_path):
     assert "gaia_xp cannot be both given and target" in error
 
 
+def test_generate_passes_on_how_to_sample(run, tiny_model, stars_file, tmp_path, monkeypatch):
+    from omnisky.model import Model
+
+    calls = []
+    sample = Model.generate
+    monkeypatch.setattr(
+        Model, "generate", lambda self, *a, **how: calls.append(how) or sample(self, *a, **how)
+    )
+    command = ["generate", stars_file, "--base", tiny_model, "--target", "gaia_xp", "--samples", 2]
+    command += ["--given", "gaia_rp,gaia_bp", "--out", tmp_path / "g.parquet"]
+    drawing = ["--method", "maskgit", "--steps", 2, "--context", "append", "--top-p", 0.9]
+    code, _, error = run(*command, *drawing, "--guidance", "gaia_rp=1.5,gaia_bp=0.5")
+    assert (code, error) == (0, "")
+    (how,) = calls
+    assert how["guidance"] == {"gaia_rp": 1.5, "gaia_bp": 0.5}
+    assert (how["method"], how["steps"], how["top_p"]) == ("maskgit", 2, 0.9)
+    code, _, error = run(*command, "--overwrite", "--guidance", "much")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "--guidance much: give a number" in error
+    code, _, error = run(*command, "--overwrite", "--guidance", "gaia_g=1")
+    assert code == 2
+    assert "weights of gaia_g, which is not given" in error
+
+
 def test_pretrain_and_train_codec_pass_on_what_was_said(run, monkeypatch, tmp_path):
     import omnisky.train.codec
     import omnisky.train.pretraining
