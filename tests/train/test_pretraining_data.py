@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ from omnisky.train.pretraining import (
 from omnisky.train.pretraining.sources import Drawn
 from omnisky.train.pretraining.tokenising import tokenise_sources
 from omnisky.train.sampler import MixtureSampler
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 NAMES = ("legacysurvey_flux_g", "legacysurvey_flux_r", "desi_z", "gaia_parallax", "sdss_z")
 FLUXES, SPECTRA = NAMES[:2], ("desi_z", "sdss_z")
@@ -398,3 +401,12 @@ def test_a_codec_that_ships_goes_by_its_name():
 
     assert list(_codecs_of("image")) == ["legacysurvey_image", "hsc_image"]
     assert "gaia_xp" in _codecs_of("nano")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((RECIPES / "pretrain").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_shipped_recipes_are_read(path):
+    plan = read_recipe(path, PretrainingRecipe, ["train.seed=3"])
+    assert plan.train.seed == 3
+    assert plan.data.sources

@@ -18,6 +18,7 @@ from omnisky.model.masking import MaskingConfig, sample_masks
 from omnisky.model.transformer import Selection, Transformer
 from omnisky.train.pretraining.recipe import EvaluationRecipe
 from omnisky.train.pretraining.tokentable import TokenTable
+from omnisky.train.speed import work_of
 
 __all__ = ["Laid", "PretrainingObjective"]
 
@@ -185,7 +186,8 @@ class PretrainingObjective:
             sums[name] = sums.get(name, 0.0) + entropy.detach().double()
             counts[name] = counts.get(name, 0) + len(rows)
         metrics = {f"entropy/{name}": s / counts[name] for name, s in sums.items()}
-        return total / len(indices), metrics
+        work = work_of(self.transformer, batch.visible, batch.asked)
+        return total / len(indices), metrics | work
 
     def _drawn(self, indices: np.ndarray, generator: torch.Generator) -> _Batch:
         """Read objects and draw what they show; those of one source come one after the other."""
