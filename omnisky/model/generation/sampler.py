@@ -49,7 +49,8 @@ class Drawn:
     ids, there : Tensor, shape (B, S, token)
         Ids, and which exist.
     chances : FloatTensor, shape (B, id), optional
-        Of a modality of one token: probabilities of its ids, the mean over samples.
+        Probabilities of the ids of the token drawn first, the mean over samples, if it was drawn
+        alone.
     """
 
     ids: Int[Tensor, "B S token"]
@@ -108,7 +109,7 @@ class Sampler:
         """
         slots = self.network.slots_of(target.name)
         here = torch.ones_like(self.known[..., slots])
-        chances = None
+        first = None
         remaining, noise = self._order(target), self._noise(target, 1, len(slots))
         for step, (count, every) in enumerate(self._steps(target)):
             asked = remaining if every else remaining[..., :count]
@@ -116,6 +117,8 @@ class Sampler:
             if every:  # a place may be asked for again, and then draws anew
                 noise = self._noise(target, 1 + step, len(slots))
             ids, confidence, chances = self._ask(target, asked, there, noise.gather(2, asked))
+            # The first token of a scalar is its bin; a second one only the place in it.
+            first = chances if step == 0 else first
             chosen = most_confident(confidence, count) if every else slice(None)
             kept, ids = _pick(asked, chosen), _pick(ids, chosen)
             remaining = _without(remaining, kept) if every else remaining[..., count:]
@@ -126,7 +129,7 @@ class Sampler:
             self.known.scatter_(2, slots[kept], here.gather(2, kept))
             if remaining.shape[2] or not last:
                 self._note(target, kept, here.gather(2, kept))
-        return Drawn(self.ids[..., slots], self.known[..., slots], chances)
+        return Drawn(self.ids[..., slots], self.known[..., slots], first)
 
     def _steps(self, target: Target) -> Iterator[tuple[int, bool]]:
         """Yield how many tokens each step keeps, and whether it asks for all that are left."""
