@@ -74,9 +74,14 @@ def load_codec(folder: str | os.PathLike) -> Codec:
 
 
 def _referred(folder: Path, config: Mapping[str, Any]) -> Path:
-    """Return the folder of the shipped codec that a model's folder refers to."""
-    found = _SHIPPED / str(config.get("name"))
-    if found.parent != _SHIPPED or not (found / _WEIGHTS).is_file():
+    """Return the folder of the shipped codec that a model's folder refers to.
+
+    It is named as `shipped` does, or ``<model>/<name>`` if it ships with another model.
+    """
+    *model, name = str(config.get("name")).split("/")
+    found = _SHIPPED.parent.joinpath(*model, "codecs", name)
+    strange = len(model) > 1 or ".." in (*model, name)
+    if strange or not (found / _WEIGHTS).is_file():
         raise CheckpointError(
             f"{folder} refers to the codec {config.get('name')!r}, which does not ship with this "
             f"omnisky; it has {', '.join(shipped())}"
