@@ -16,8 +16,8 @@ __all__ = ["COMMANDS", "main", "show_warning"]
 # Name: function, line in the overview (equal to the first line of its docstring; tested).
 COMMANDS = {
     "quickstart": (
-        "omnisky.cli.quickstart:quickstart",
-        "Show the whole chain on real stars.",
+        "omnisky.cli.quickstart.command:quickstart",
+        "Show the whole chain on real stars, and any-to-any on mock galaxies.",
     ),
     "mock": (
         "omnisky.cli.mock.command:mock",

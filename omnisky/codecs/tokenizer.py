@@ -63,8 +63,8 @@ class Tokenizer:
         ValueError
             If there are no objects, or a measurement does not fit its codec.
         """
-        alike = self._bank.names.issuperset(observations)
-        unknown = [] if alike else [name for name in observations if name not in self.codecs]
+        all_scalars = self._bank.names.issuperset(observations)
+        unknown = [] if all_scalars else [name for name in observations if name not in self.codecs]
         if unknown:
             raise UnknownModalityError(
                 f"no codec for {', '.join(unknown)}; this tokenizer knows "
@@ -76,7 +76,7 @@ class Tokenizer:
         together = {n: m for n, m in observations.items() if n in self._bank.names}
         ids, masks, outside = self._bank.encode(together) if together else ({}, {}, {})
         others, their_masks = {}, {}
-        for name in () if alike else observations:
+        for name in () if all_scalars else observations:
             if name not in together:
                 found = self.codecs[name].encode_counted(observations[name])
                 others[name], their_masks[name], outside[name] = found

@@ -243,7 +243,21 @@ def test_a_sky_store_is_embedded_as_a_sky_store(run, tiny_model, tmp_path):
     code, _, error = run("embed", store, "--out", out, "--base", tiny_model)
     assert code == 2
     assert "exists; choose another --out" in error
+    more = ("embed", store, "--out", tmp_path / "c", "--base", tiny_model, "--inputs")
+    code, printed, error = run(*more, "photometry")
+    assert code == 0, error
+    for wrong in (("--overwrite",), ("--id", "a")):
+        code, _, error = run("embed", store, "--out", tmp_path / "d", "--base", tiny_model, *wrong)
+        assert code == 2
+        assert "is a sky store: --overwrite and the options of reading a table are not" in error
     bad = ("embed", store, "--out", tmp_path / "b", "--base", tiny_model, "--inputs", "gaia_xp")
     code, _, error = run(*bad)
     assert code == 2
     assert "cannot embed gaia_xp" in error
+
+
+def test_workers_are_for_sky_stores(run, tiny_model, stars_file, tmp_path):
+    out = tmp_path / "e.parquet"
+    code, _, error = run("embed", stars_file, "--out", out, "--base", tiny_model, "--workers", "2")
+    assert code == 2
+    assert "is no sky store: --workers and --scheduler are not for it" in error

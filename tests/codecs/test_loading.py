@@ -422,6 +422,10 @@ def test_models_share_codecs_that_ship(model, monkeypatch, tmp_path):
         "one_spectrum",
         "two_spectrum",
     }
+    for name in ("toy", "any-name"):
+        _refer(tmp_path / name / "codecs" / name, "toy", right)
+        found = Codec.from_pretrained(tmp_path / name, "two_spectrum")
+        assert found.modality == "two_spectrum"
     _refer(tmp_path / "other", "toy", "0" * 64)
     with pytest.raises(CheckpointError, match="another version of the codec 'toy'"):
         Codec.from_pretrained(tmp_path / "other", "two_spectrum")

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from omnisky.adapt import FineTunedModel
 from omnisky.adapt.metrics import coverage, robust_scatter
-from omnisky.cli import figures
+from omnisky.cli.quickstart import figures
+from omnisky.cli.quickstart.galaxies import show_galaxies
 from omnisky.codecs.tokens import Tokens
 from omnisky.data import datasets
 from omnisky.model import Model, pretrained_folder
@@ -41,12 +42,15 @@ def quickstart(
     dataset: str = "gaia-apogee",
     labels: int = 5000,
     base: str = "nano",
+    galaxies: str = "nano-sky",
 ) -> None:
-    """Show the whole chain on real stars.
+    """Show the whole chain on real stars, and any-to-any on mock galaxies.
 
     Loads stars, turns their spectra and photometry into tokens, adapts the pretrained model with a
     few thousand labels, predicts the test stars with calibrated intervals, and samples
-    measurements from each other. A second run re-uses the fitted model and the results.
+    measurements from each other. Then redshifts and spectra of mock galaxies from their images,
+    images from spectra, and spectra from images of a survey that training never showed together
+    with them. A second run re-uses the fitted model and the results.
 
     Parameters
     ----------
@@ -57,27 +61,34 @@ def quickstart(
     labels : int
         Labelled stars to adapt with.
     base : str
-        Pretrained model.
+        Pretrained model for the stars.
+    galaxies : str
+        Pretrained model for the galaxies; empty leaves them out.
     """
     console = Console()
     began = monotonic()
     key = {
         "dataset": dataset,
         "labels": labels,
-        "weights": sha256_of(pretrained_folder(base) / "model.safetensors"),
-        "format": 1,
+        "weights": _weights(base),
+        "galaxies": _weights(galaxies) if galaxies else "",
+        "format": 2,
     }
     stored = _stored(out, key)
     if stored is None:
-        with _stages(console, total=7) as stage:
-            stored = _run(stage, out, key, base)
+        with _stages(console, total=7 + bool(galaxies)) as stage:
+            stored = _run(stage, out, key, base, galaxies)
     else:
         console.print(f"Re-using the results of an earlier run in {out}.")
     _show(console, stored, out, base)
     console.print(f"[dim]{monotonic() - began:.0f} s in all[/dim]")
 
 
-def _run(stage: Any, out: Path, key: dict[str, Any], base: str) -> dict[str, Any]:
+def _weights(model: str) -> str:
+    return sha256_of(pretrained_folder(model) / "model.safetensors")
+
+
+def _run(stage: Any, out: Path, key: dict[str, Any], base: str, galaxies: str) -> dict[str, Any]:
     stage("loading stars and model")
     stars = datasets.load(key["dataset"])
     model = Model.from_pretrained(base)
@@ -96,8 +107,11 @@ def _run(stage: Any, out: Path, key: dict[str, Any], base: str) -> dict[str, Any
     _generate_spectra(out, model, tokens["test"], parts["test"])
     stage("sampling posteriors of [Fe/H] and photometry")
     _generate_scalars(out, model, tokens["test"], parts["test"])
-    stage("writing results")
     result = {"key": key, "stars": {n: len(p) for n, p in parts.items()}, "rows": rows}
+    if galaxies:
+        stage("images, redshifts and spectra of mock galaxies")
+        result["galaxies"] = show_galaxies(out, galaxies)
+    stage("writing results")
     (out / "results.json").write_text(json.dumps(result, indent=1))
     return result
 
@@ -118,6 +132,7 @@ def _adapted(
 ) -> FineTunedModel:
     """Return the adapted model: the stored one if it was fitted to the same stars and weights."""
     note = folder.with_suffix(".json")
+    key = {name: key[name] for name in ("dataset", "labels", "weights")}
     if folder.is_dir() and note.is_file() and json.loads(note.read_text()) == key:
         return FineTunedModel.load(folder, base=model)
     adapted = FineTunedModel(base=model, adaptation="attentive")
@@ -227,6 +242,12 @@ def _show(console: Console, result: dict[str, Any], out: Path, base: str) -> Non
         ]
         table.add_row(row["inputs"], *cells)
     console.print(table)
+    for given, name in (("legacysurvey_image", "Legacy Survey image"), ("hsc_image", "HSC image")):
+        for row in result.get("galaxies", {}).get(f"redshift_given_{given}", ()):
+            console.print(
+                f"mock galaxy, redshift given its {name}: {row['median']:.3f} "
+                f"({row['low']:.3f} … {row['high']:.3f}), true {row['true']:.3f}"
+            )
     console.print(f"Figures, table and fitted model are in [bold]{out}[/bold]. Next:")
     for command in (
         f"omnisky info {base}",
