@@ -328,7 +328,7 @@ class Model:
         return x, torch.ones(x.shape[:-1], dtype=torch.bool)
 
     def read(self, given: Tokens | Observations) -> Reading:
-        """Read objects once, to ask for one target after the other; see `Reading`."""
+        """Read objects once; `omnisky.model.generation.Reading.generate` asks for targets."""
         from omnisky.model.generation import Reading
 
         return Reading(self, self.as_tokens(given))
@@ -352,9 +352,15 @@ class Model:
             ``steps``, ``schedule``, ``temperature``, ``top_k``, ``top_p``, ``guidance``,
             ``context``, ``seed``.
 
-        Returns, Raises
-        ---------------
-        See `omnisky.model.generation.Reading.generate`.
+        Returns
+        -------
+        Generation
+            By target: posterior and samples of scalars, sampled spectra, samples of others.
+
+        Raises
+        ------
+        UnknownModalityError, ValueError, TypeError
+            See `omnisky.model.generation.Reading` and its `generate`.
         """
         from omnisky.model.generation import Reading
 
