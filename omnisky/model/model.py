@@ -348,14 +348,8 @@ class Model:
         target : str or sequence of str
             What to sample, in this order: each is sampled given those before it.
         **how
-            `omnisky.model.generation.Sampling` says what each means: ``n_samples``, ``method``,
-            ``steps``, ``schedule``, ``temperature``, ``top_k``, ``top_p``, ``guidance``,
-            ``context``, ``seed``.
-
-        Returns
-        -------
-        Generation
-            By target: posterior and samples of scalars, sampled spectra, samples of others.
+            n_samples, method, steps, schedule, temperature, top_k, top_p, guidance, context, seed:
+            see `omnisky.model.generation.Sampling`.
 
         Raises
         ------
