@@ -5,9 +5,9 @@
 Spectra of test stars are sampled from their photometry by each scheme, and compared with those
 observed by the energy score of the whole spectrum (Gneiting & Raftery 2007; smaller is better, and
 least in expectation for the true distribution): the mean distance of samples to the truth less half
-that between samples. Pixels are divided by their scatter over the stars. The loss of a scheme is
-the mean over stars of its score by that of reading anew at each step, with the standard error of
-the differences star by star.
+that between samples. Spectra are divided by the mean flux of the truth, and pixels by their scatter
+over the stars, lest bright stars decide. The loss of a scheme is the mean over stars of its score
+by that of reading anew at each step, with the standard error of the differences star by star.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "roar, 12 steps, append": {"steps": 12, "context": "append"},
     "roar, 4 steps": {"steps": 4},
     "roar, 4 steps, append": {"steps": 4, "context": "append"},
+    "one step": {"steps": 1},
     "maskgit, 12 steps": {"steps": 12, "method": "maskgit"},
     "maskgit, 12 steps, append": {"steps": 12, "method": "maskgit", "context": "append"},
-    "one step": {"steps": 1},
 }
 
 
@@ -70,8 +70,17 @@ def main() -> int:
     stars = data[np.sort(test[: asked.stars])]
     given = model.tokenize(stars.observations.select(*PHOTOMETRY))
     truth = stars.observations[TARGET].flux
-    scale = truth.std(axis=0)
-    runs: dict[str, Any] = {}
+    flux = truth.mean(axis=1, keepdims=True)
+    scale = flux * (truth / flux).std(axis=0)
+    result: dict[str, Any] = {
+        "what": f"{TARGET} from photometry by {asked.base}, test stars of {asked.dataset}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+        "weights_sha256": weights_sha256(asked.base),
+        "stars": len(stars),
+        "samples": asked.samples,
+        "runs": {},
+    }
     reference = np.empty(0)
     for name, how in SCHEMES.items():
         start = time.process_time()
@@ -79,7 +88,7 @@ def main() -> int:
         seconds = time.process_time() - start
         scores = energy_scores(found.samples / scale, truth / scale)
         reference = reference if len(reference) else scores
-        runs[name] = {
+        result["runs"][name] = run = {
             **how,
             "energy_score": float(scores.mean()),
             "by_that_of_the_first": float(scores.mean() / reference.mean()),
@@ -88,18 +97,9 @@ def main() -> int:
             ),
             "cpu_seconds": seconds,
         }
-        print(name, {k: v for k, v in runs[name].items() if k not in how})
-    result = {
-        "what": f"{TARGET} from photometry by {asked.base}, test stars of {asked.dataset}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": environment(),
-        "weights_sha256": weights_sha256(asked.base),
-        "stars": len(stars),
-        "samples": asked.samples,
-        "runs": runs,
-    }
-    if asked.out:
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+        print(name, {k: v for k, v in run.items() if k not in how}, flush=True)
+        if asked.out:  # after each, since some take long
+            asked.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 

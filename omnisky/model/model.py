@@ -334,7 +334,7 @@ class Model:
         return x, torch.ones(x.shape[:-1], dtype=torch.bool)
 
     def read(self, given: Tokens | Observations) -> Reading:
-        """Read objects once, to ask for one target after the other; see `Reading`."""
+        """Read objects once; `omnisky.model.generation.Reading.generate` asks for targets."""
         from omnisky.model.generation import Reading
 
         return Reading(self, self.as_tokens(given))
@@ -354,13 +354,13 @@ class Model:
         target : str or sequence of str
             What to sample, in this order: each is sampled given those before it.
         **how
-            `omnisky.model.generation.Sampling` says what each means: ``n_samples``, ``method``,
-            ``steps``, ``schedule``, ``temperature``, ``top_k``, ``top_p``, ``guidance``,
-            ``context``, ``seed``.
+            n_samples, method, steps, schedule, temperature, top_k, top_p, guidance, context, seed:
+            see `omnisky.model.generation.Sampling`.
 
-        Returns, Raises
-        ---------------
-        See `omnisky.model.generation.Reading.generate`.
+        Raises
+        ------
+        UnknownModalityError, ValueError, TypeError
+            See `omnisky.model.generation.Reading` and its `generate`.
         """
         from omnisky.model.generation import Reading
 

@@ -229,6 +229,8 @@ def _read_each_other(attention: SelfAttention, x: Tensor) -> tuple[Tensor, _Hear
 def _hear_each_other(
     attention: SelfAttention, x: Float[Tensor, "B S M D"], there: Bool[Tensor, "B S M"]
 ) -> Float[Tensor, "B S M D"]:
+    if x.shape[2] == 1:  # it hears itself, and values are the last third of the weights
+        return attention.proj(F.linear(x, attention.qkv.weight[-x.shape[-1] :]))
     query, heard = _read_each_other(attention, x)
     flat = _Heard(heard.keys.flatten(0, 1), heard.values.flatten(0, 1))
     mask = None if bool(there.all()) else there.flatten(0, 1)
