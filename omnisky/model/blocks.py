@@ -33,15 +33,15 @@ class _Block(nn.Module):
     dropout = 0.0
     recompute = False
     # What a kind of block does with the vectors and what else it is given.
-    compute: Callable[..., Tensor]
+    _compute: Callable[..., Tensor]
 
     def forward(self, x: Float[Tensor, "B N D"], *given: Tensor | None) -> Float[Tensor, "B N D"]:
-        """Compute the block; see `compute` of its kind for what it is given."""
+        """Compute the block; see `_compute` of its kind for what it is given."""
         if not (self.recompute and self.training and torch.is_grad_enabled()):
-            return self.compute(x, *given)
+            return self._compute(x, *given)
         # Inside forward, so that weights divided among processes are put together before.
         random = bool(self.dropout)
-        again = checkpoint(self.compute, x, *given, use_reentrant=False, preserve_rng_state=random)
+        again = checkpoint(self._compute, x, *given, use_reentrant=False, preserve_rng_state=random)
         assert isinstance(again, Tensor)
         return again
 
@@ -142,7 +142,7 @@ class EncoderBlock(_Block):
         self.norm2 = norm(dim)
         self.mlp = GatedMLP(dim, mlp_ratio)
 
-    def compute(
+    def _compute(
         self,
         x: Float[Tensor, "B N D"],
         mask: Bool[Tensor, "B _ N"] | None,
@@ -167,7 +167,7 @@ class DecoderBlock(_Block):
         self.norm2 = norm(dim)
         self.mlp = GatedMLP(dim, mlp_ratio)
 
-    def compute(
+    def _compute(
         self,
         x: Float[Tensor, "B M D"],
         context: Float[Tensor, "B N D"],

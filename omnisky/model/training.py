@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from omnisky.model.blocks import DecoderBlock, EncoderBlock, xavier
 from omnisky.model.embeddings import VECTOR_SCALE, TokenGroupWeights
 
 if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
     from omnisky.model.config import ModelConfig
     from omnisky.model.transformer import Transformer
 
@@ -72,6 +73,8 @@ class Trainable(nn.Module):
         seed : int
             Seed of the values.
         """
+        from torch.distributed.tensor import DTensor
+
         buffers = {name: buffer.detach().clone() for name, buffer in self.named_buffers()}
         self.to_empty(device=torch.device(device))
         for name, buffer in self.named_buffers():

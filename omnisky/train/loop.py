@@ -296,6 +296,8 @@ class _Run:
         if self.shards is not None:
             self.shards.gather(keep=self.processes.is_main, device=self.processes.device)
         self._recompute(False)
+        # The wrapping must not outlive the processes' connection: see `Processes.gather`.
+        del self.wrapped, self.taker
 
     def restore(self, found: Checkpoint, out: Path) -> None:
         """Take everything from a checkpoint, after checking that it is of the same run."""

@@ -55,6 +55,9 @@ class Processes:
             return [value]
         values: list = [None] * self.world_size
         dist.all_gather_object(values, value)
+        # Gloo's thread needs the interpreter to let go of the tensors in which objects travelled,
+        # and would wait for ever for a process that is ending by then. Here it gets it.
+        self.wait()
         return values
 
     def any(self, value: bool) -> bool:
