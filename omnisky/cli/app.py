@@ -44,7 +44,7 @@ COMMANDS = {
     "generate": ("omnisky.cli.generate:generate", "Sample one measurement given others."),
     "pretrain": ("omnisky.cli.pretrain:pretrain", "Pretrain a model from a recipe."),
     "evaluate": (
-        "omnisky.cli.evaluate:evaluate",
+        "omnisky.cli.pretrain:evaluate",
         "Measure how well a pretrained model knows each modality from each other one.",
     ),
     "train-codec": ("omnisky.cli.pretrain:train_codec", "Train a codec from a recipe."),

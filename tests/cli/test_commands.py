@@ -185,6 +185,37 @@ def test_pretrain_and_train_codec_pass_on_what_was_said(run, monkeypatch, tmp_pa
     assert [str(call[2]) for call in calls] == ["x", "runs/r"]
 
 
+def test_evaluate_says_what_is_known_and_what_was_never_seen(run, monkeypatch, tmp_path):
+    import omnisky.train.pretraining
+    from omnisky.train.pretraining import AnyToAny
+    from omnisky.train.pretraining.matrix import Entry
+
+    def entry(given, target, gain, seen):
+        numbers = {"gain": gain, "low": gain - 0.1, "high": gain + 0.1, "entropy": 1.0}
+        counts = {"marginal": 1.0, "objects": 7, "tokens": 7, "sources": (0,)}
+        return Entry(given=given, target=target, seen_together=seen, **numbers, **counts)
+
+    matrix = AnyToAny(
+        modalities=("a", "b"),
+        entries=(entry("a", "b", 0.5, seen=True), entry("b", "a", 1.5, seen=False)),
+        sources=({"source": "mock universe", "mock": True, "objects": 7},),
+        seed=3,
+    )
+    asked = {}
+    monkeypatch.setattr(
+        omnisky.train.pretraining, "evaluate_run", lambda *a, **k: asked.update(k) or matrix
+    )
+    code, printed, _ = run("evaluate", "r", "--objects", "9", "--seed", "3", "--out", tmp_path)
+    assert (code, asked) == (0, {"objects": 9, "visible": None, "seed": 3})
+    best, never = printed.split("never seen together in training (mock objects)")
+    assert "b → a: 1.50 (1.40 to 1.60), 7 objects" in best
+    assert best.index("b → a") < best.index("a → b")
+    assert "b → a" in never
+    assert "a → b" not in never
+    assert (tmp_path / "any_to_any.json").is_file()
+    assert (tmp_path / "any_to_any.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
