@@ -1,4 +1,4 @@
-"""Put a pretrained model into the package: half precision, codecs that ship already by reference.
+"""Put a pretrained model into the package: tables in eight bits, shipped codecs by reference.
 
     python dev/ship_model.py runs/nano-sky/model nano-sky --card card.md
 
@@ -71,7 +71,7 @@ def main() -> None:
     wanted = model.embed(some_tokens(model)).vectors
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary) / asked.name
-        model.save_pretrained(work, card=asked.card.read_text(encoding="utf-8"), half=True)
+        model.save_pretrained(work, card=asked.card.read_text(encoding="utf-8"), stored="int8")
         refer(work)
         found = Model.from_pretrained(work).embed(some_tokens(model)).vectors
         off = float(np.abs(found - wanted).max() / wanted.std())

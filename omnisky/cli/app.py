@@ -37,7 +37,7 @@ COMMANDS = {
     "tokenize": ("omnisky.cli.embed:tokenize", "Write the tokens of every object of a table."),
     "embed": (
         "omnisky.cli.embed:embed",
-        "Write an embedding of every object of a table or sky store.",
+        "Write an embedding of every object of a table or of a sky store.",
     ),
     "fit": ("omnisky.cli.fit:fit", "Adapt a pretrained model to known values of a table."),
     "predict": ("omnisky.cli.fit:predict", "Predict values and intervals with an adapted model."),

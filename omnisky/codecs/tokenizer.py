@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -46,6 +46,16 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer({', '.join(self.codecs)})"
+
+    def limited_to(self, names: Collection[str]) -> Tokenizer:
+        """Return it without what shared codecs can encode besides these modalities."""
+        return Tokenizer(
+            {
+                name: codec
+                for name, codec in self.codecs.items()
+                if name in names or not any(one in names for one in codec.modalities)
+            }
+        )
 
     def encode(self, observations: Observations) -> Tokens:
         """Return the tokens of all modalities given; never changes its input.

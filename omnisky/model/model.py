@@ -20,6 +20,7 @@ from omnisky.codecs.loading import fetch, is_hub_id
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations
+from omnisky.model.compact import Stored, compact, restored
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import set_values
 from omnisky.model.packed import encode_packed
@@ -204,13 +205,14 @@ class Model:
         tokenizer = Tokenizer.from_pretrained(folder / "codecs")
         try:
             network = Transformer(ModelConfig.from_dict(config))
-            network.load_state_dict({name: _full(tensor) for name, tensor in tensors.items()})
-            return cls(network.eval(), _used(tokenizer, network))
+            network.load_state_dict(restored(tensors))
+            known = {name for m in network.config.modalities for name in (m.name, *m.also)}
+            return cls(network.eval(), tokenizer.limited_to(known))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
 
     def save_pretrained(
-        self, folder: str | os.PathLike, *, card: str = "", half: bool = False
+        self, folder: str | os.PathLike, *, card: str = "", stored: Stored = "float32"
     ) -> Path:
         """Write ``config.json``, ``model.safetensors``, ``codecs/`` and a model card.
 
@@ -220,13 +222,10 @@ class Model:
             Folder to make; it must not exist.
         card : str
             Text of ``README.md``.
-        half : bool
-            Store the transformer's weights in float16, half the size.
+        stored : {"float32", "float16", "int8"}
+            How the transformer's weights are stored, see `omnisky.model.compact`.
         """
-        tensors = {
-            name: t.half() if half and t.dtype == torch.float32 else t
-            for name, t in self.network.state_dict().items()
-        }
+        tensors = compact(self.network.state_dict(), stored)
 
         def extra(work: Path) -> None:
             self.tokenizer.save_pretrained(work / "codecs")
@@ -367,28 +366,12 @@ class Model:
         return Reading(self, self.as_tokens(given), keep=False).generate(target, **how)
 
 
-def _used(tokenizer: Tokenizer, network: Transformer) -> Tokenizer:
-    """Return the tokenizer without what shared codecs can encode but the network does not know."""
-    names = {name for m in network.config.modalities for name in (m.name, *m.also)}
-    return Tokenizer(
-        {
-            name: codec
-            for name, codec in tokenizer.codecs.items()
-            if name in names or not names.intersection(codec.modalities)
-        }
-    )
-
-
 def _on_meta() -> bool:
     return torch.get_default_device().type == "meta"
 
 
 def _fresh(config: ModelConfig) -> Transformer:
     return without_memory(config) if _on_meta() else Transformer(config)
-
-
-def _full(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 def tokenize(observations: Observations, base: str | os.PathLike = "nano") -> Tokens:

@@ -11,6 +11,7 @@ import numpy as np
 
 from omnisky.cli.quickstart import galaxy_figures as figures
 from omnisky.mock import Universe
+from omnisky.mock.truth import GALAXY
 from omnisky.modalities import Observations
 from omnisky.model import Model
 
@@ -18,7 +19,6 @@ __all__ = ["show_galaxies"]
 
 # A universe that no shipped model was trained on.
 _SEED, _OBJECTS = 2026, 400
-_GALAXY = 1
 _SAMPLES = 24
 
 
@@ -63,7 +63,7 @@ def show_galaxies(out: Path, base: str) -> dict[str, Any]:
 def _galaxies(universe: Universe, surveys: Sequence[str], count: int) -> Seen:
     """Return bright galaxies that all of the surveys have, evenly spaced in redshift."""
     truth = universe.truth
-    good = np.asarray(truth["kind"]) == _GALAXY
+    good = np.asarray(truth["kind"]) == GALAXY
     for survey in surveys:
         good &= np.asarray(truth[f"in_{survey}"], dtype=bool)
     rows = np.flatnonzero(good)

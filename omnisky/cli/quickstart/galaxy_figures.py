@@ -59,7 +59,7 @@ def spectra_from_images(
         spectrum.plot(wave, own, color=_BLUE, lw=0.8, label="observed")
         top = np.nanquantile(own, 0.995)
         spectrum.set_ylim(-0.15 * top, 1.6 * top)
-    grid[0, 0].set_title(f"given: {_NAMES[image]}", fontsize="medium")
+    grid[0, 0].set_title(f"given:\n{_NAMES[image]}", fontsize="medium")
     grid[0, 1].legend(frameon=False, fontsize="small")
     grid[0, 2].legend(frameon=False, fontsize="small", ncols=3, loc="upper left")
     grid[-1, 1].set_xlabel("redshift")
