@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -23,7 +22,7 @@ from omnisky.modalities import Observations
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import set_values
 from omnisky.model.packed import encode_packed
-from omnisky.model.training import without_memory
+from omnisky.model.training import new_network
 from omnisky.model.transformer import Transformer
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
@@ -155,10 +154,10 @@ class Model:
             from omnisky.model.aion import released_modalities
 
             config = ModelConfig.preset(preset, released_modalities())
-            return cls(_fresh(replace(config, positions="fixed")), None)
+            return cls(new_network(replace(config, positions="fixed")), None)
         config = ModelConfig.preset(preset).with_codecs(tokenizer.codecs)
-        model = cls(_fresh(config), tokenizer)
-        with torch.device("cpu") if _on_meta() else nullcontext():
+        model = cls(new_network(config), tokenizer)
+        with torch.device("cpu"):
             model._tell_values(tokenizer.codecs)
         return model
 
@@ -344,14 +343,6 @@ class Model:
 
         targets = [target] if isinstance(target, str) else list(target)
         return generate(self, self.as_tokens(given), targets, n_samples, temperature, seed, steps)
-
-
-def _on_meta() -> bool:
-    return torch.get_default_device().type == "meta"
-
-
-def _fresh(config: ModelConfig) -> Transformer:
-    return without_memory(config) if _on_meta() else Transformer(config)
 
 
 def _full(tensor: Tensor) -> Tensor:
