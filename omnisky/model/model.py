@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -24,7 +23,7 @@ from omnisky.model.compact import Stored, compact, restored
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import set_values
 from omnisky.model.packed import encode_packed
-from omnisky.model.training import without_memory
+from omnisky.model.training import new_network
 from omnisky.model.transformer import Transformer
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
@@ -161,10 +160,10 @@ class Model:
             from omnisky.model.aion import released_modalities
 
             config = ModelConfig.preset(preset, released_modalities())
-            return cls(_fresh(replace(config, positions="fixed")), None)
+            return cls(new_network(replace(config, positions="fixed")), None)
         config = ModelConfig.preset(preset).with_codecs(tokenizer.codecs)
-        model = cls(_fresh(config), tokenizer)
-        with torch.device("cpu") if _on_meta() else nullcontext():
+        model = cls(new_network(config), tokenizer)
+        with torch.device("cpu"):
             model._tell_values(tokenizer.codecs)
         return model
 
@@ -364,14 +363,6 @@ class Model:
         from omnisky.model.generation import Reading
 
         return Reading(self, self.as_tokens(given), keep=False).generate(target, **how)
-
-
-def _on_meta() -> bool:
-    return torch.get_default_device().type == "meta"
-
-
-def _fresh(config: ModelConfig) -> Transformer:
-    return without_memory(config) if _on_meta() else Transformer(config)
 
 
 def tokenize(observations: Observations, base: str | os.PathLike = "nano") -> Tokens:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omnisky.model.config import ModelConfig
     from omnisky.model.transformer import Transformer
 
-__all__ = ["Trainable", "without_memory"]
+__all__ = ["Trainable", "new_network", "without_memory"]
 
 
 class Trainable(nn.Module):
@@ -112,6 +112,14 @@ def _keep_rows(parameter: DTensor, whole: Tensor) -> None:
     rows = whole.chunk(mesh.size())
     if mesh.get_local_rank() < len(rows):
         parameter.to_local().copy_(rows[mesh.get_local_rank()])
+
+
+def new_network(config: ModelConfig) -> Transformer:
+    """Return an untrained network; under ``torch.device("meta")`` one `without_memory`."""
+    from omnisky.model.transformer import Transformer
+
+    on_meta = torch.get_default_device().type == "meta"
+    return without_memory(config) if on_meta else Transformer(config)
 
 
 def without_memory(config: ModelConfig) -> Transformer:

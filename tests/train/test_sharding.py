@@ -19,7 +19,7 @@ from omnisky.train.sharding import Parts
 def torchrun(program, folder):
     command = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", Path(__file__).with_name(program), folder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment())
     assert done.returncode == 0, done.stderr[-5000:]
 
 
