@@ -17,7 +17,7 @@ __all__ = ["COMMANDS", "main", "show_warning"]
 COMMANDS = {
     "quickstart": (
         "omnisky.cli.quickstart.command:quickstart",
-        "Show the whole chain on real stars, and any-to-any on mock galaxies.",
+        "Show the whole chain on real stars and mock galaxies.",
     ),
     "mock": (
         "omnisky.cli.mock.command:mock",
@@ -37,7 +37,7 @@ COMMANDS = {
     "tokenize": ("omnisky.cli.embed:tokenize", "Write the tokens of every object of a table."),
     "embed": (
         "omnisky.cli.embed:embed",
-        "Write an embedding of every object of a table or of a sky store.",
+        "Write embeddings of a table's or a sky store's objects.",
     ),
     "fit": ("omnisky.cli.fit:fit", "Adapt a pretrained model to known values of a table."),
     "predict": ("omnisky.cli.fit:predict", "Predict values and intervals with an adapted model."),
@@ -45,7 +45,7 @@ COMMANDS = {
     "pretrain": ("omnisky.cli.pretrain:pretrain", "Pretrain a model from a recipe."),
     "evaluate": (
         "omnisky.cli.pretrain:evaluate",
-        "Measure how well a pretrained model knows each modality from each other one.",
+        "Measure what each modality tells a model of each other.",
     ),
     "train-codec": ("omnisky.cli.pretrain:train_codec", "Train a codec from a recipe."),
     "codec": (

@@ -112,7 +112,7 @@ def embed(
     workers: Workers = _WORKERS,
     overwrite: bool = False,
 ) -> None:
-    """Write an embedding of every object of a table or of a sky store.
+    """Write embeddings of a table's or a sky store's objects.
 
     Objects without a single good measurement have NaN and ``embedding_valid`` False. The
     embeddings of a sky store are a sky store themselves, in which such an object has none; a run

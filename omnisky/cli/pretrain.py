@@ -44,7 +44,7 @@ def evaluate(
     seed: NonNegativeInt = 0,
     out: Path | None = None,
 ) -> None:
-    """Measure how well a pretrained model knows each modality from each other one.
+    """Measure what each modality tells a model of each other.
 
     Writes any_to_any.json and any_to_any.png: gains over the frequencies of training, on objects
     that were not trained on.

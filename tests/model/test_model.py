@@ -36,7 +36,7 @@ def test_weights_in_eight_bits_are_near(star_model, mini, tmp_path):
     sizes = [(folder / "model.safetensors").stat().st_size]
     half = star_model.save_pretrained(tmp_path / "h", stored="float16")
     sizes.append((half / "model.safetensors").stat().st_size)
-    assert sizes[0] < 0.7 * sizes[1]
+    assert sizes[0] < 0.75 * sizes[1]
     again = Model.from_pretrained(folder)
     given = mini.observations[:20]
     wanted = star_model.embed(given).vectors
@@ -93,7 +93,7 @@ def test_shipped_models_know_the_stars(name, mini):
     embedding = model.embed(mini.observations)
     assert embedding.valid.all()
     assert np.isfinite(embedding.vectors).all()
-    assert ("apogee_teff" in model.network.names) == (name == "nano")
+    assert "apogee_teff" in model.network.names
 
 
 def test_a_shared_codec_may_have_more_modalities_than_the_model(tmp_path):

@@ -44,7 +44,7 @@ def quickstart(
     base: str = "nano",
     galaxies: str = "nano-sky",
 ) -> None:
-    """Show the whole chain on real stars, and any-to-any on mock galaxies.
+    """Show the whole chain on real stars and mock galaxies.
 
     Loads stars, turns their spectra and photometry into tokens, adapts the pretrained model with a
     few thousand labels, predicts the test stars with calibrated intervals, and samples
