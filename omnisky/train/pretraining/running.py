@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -62,7 +63,10 @@ def pretrain(
     if plan.start_from:
         model = Model.from_pretrained(plan.start_from).extended(tokenizer)
     else:
-        model = Model.from_preset(plan.preset, tokenizer)
+        # Divided weights are made where they are kept; nobody needs memory for all of them.
+        divided = plan.train.sharding == "fsdp2"
+        with torch.device("meta") if divided else nullcontext():
+            model = Model.from_preset(plan.preset, tokenizer)
     model.network.set_dropout(plan.dropout)
     objective = _objective(model, plan, parts)
     if in_main_process():
