@@ -114,7 +114,7 @@ def peer_works(folder: Path, tuned: bool) -> dict[str, Callable[[], Tensor]]:
 
     def embed(ids: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
         hidden = {key: ~mask for key, mask in masks.items()}
-        total = sum(tensor.shape[1] for tensor in ids.values())
+        total = int(sum(mask.sum(1) for mask in masks.values()).max())
         return model.encode(ids, input_mask=hidden, num_encoder_tokens=total).mean(1)
 
     def work(task: str) -> Tensor:

@@ -257,7 +257,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": list(_METHODS),
         "metavar": "A,B",
         "help": f"any of {', '.join(BASELINES)}; {', '.join(ADAPTATIONS)}, with @ and a pretrained "
-        "model or its folder: attentive@nano-unlabelled (default: all, with nano)",
+        "model or its folder: attentive@runs/nano-unlabelled/model (default: all, with nano)",
     },
     "--inputs": {
         "type": _words,

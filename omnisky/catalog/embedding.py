@@ -8,6 +8,7 @@ and matched by position.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -83,10 +84,12 @@ def embed_store(
     """
     from omnisky.model.model import pretrained_folder
 
-    source = open_store(store)
-    folder = pretrained_folder(model)
-    used = _usable(source, _loaded(str(folder)), modalities)
-    read = partial(_embed_partition, Path(store), str(folder), used)
+    # Workers may run in folders of their own.
+    store, folder = Path(store).absolute(), pretrained_folder(model).absolute()
+    source, digest = open_store(store), _digest(folder)
+    loaded = _loaded(folder, digest)
+    used = _usable(source, loaded, modalities)
+    read = partial(_embed_partition, store, folder, digest, used)
     sources = [
         Source(name=f"Norder={p.order}/Npix={p.pixel}", read=partial(read, number))
         for number, p in enumerate(source.partitions)
@@ -97,10 +100,11 @@ def embed_store(
         "source": source.provenance,
         "model": str(model),
         "model_sha256": sha256_of(folder / "model.safetensors"),
+        "model_folder_sha256": digest,
         "modalities": list(used),
         "pooling": "mean",
     }
-    declared = {EMBEDDING: _declaration(source.survey, str(model), used, folder)}
+    declared = {EMBEDDING: _declaration(source.survey, str(model), used, loaded.config.dim)}
     how = {"profile": "interchange", **options}
     how["declarations"] = declared | dict(how.get("declarations", {}))
     return ingest(sources, path, provenance=provenance, client=client, **how)
@@ -120,20 +124,36 @@ def _usable(store: Store, model: Model, asked: Sequence[str] | None) -> tuple[st
     return wanted
 
 
+def _digest(folder: Path) -> str:
+    """Return the sha256 over a model's weights, configuration and codecs."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")):
+        digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
 @lru_cache(maxsize=1)
-def _loaded(folder: str) -> Model:
-    """Return a model, loaded once a process, on the accelerator where there is one."""
+def _loaded(folder: Path, digest: str) -> Model:
+    """Return a model, loaded once a process, on the accelerator where there is one.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another model by now.
+    """
     import torch
 
     from omnisky.model import Model
 
     model = Model.from_pretrained(folder)
+    if _digest(folder) != digest:
+        raise ValueError(f"{folder} changed while its model was embedding; start again")
     if torch.cuda.is_available():
         model.network.to("cuda")
     return model
 
 
-def _declaration(survey: str, model: str, used: Sequence[str], folder: Path) -> Modality:
+def _declaration(survey: str, model: str, used: Sequence[str], dim: int) -> Modality:
     return Modality(
         name=EMBEDDING,
         kind="coefficients",
@@ -142,15 +162,21 @@ def _declaration(survey: str, model: str, used: Sequence[str], folder: Path) -> 
         ucd="stat.value",
         column=EMBEDDING,
         description=f"Mean embedding by {model} from {', '.join(used)}",
-        size=_loaded(str(folder)).config.dim,
+        size=dim,
     )
 
 
 def _embed_partition(
-    store: Path, folder: str, used: tuple[str, ...], number: int, *, problems: Problems
+    store: Path,
+    folder: Path,
+    digest: str,
+    used: tuple[str, ...],
+    number: int,
+    *,
+    problems: Problems,
 ) -> Iterator[SkyObjects]:
     """Yield the embedded objects of a partition; a damaged one is a problem of the whole file."""
-    opened, model = open_store(store), _loaded(folder)
+    opened, model = open_store(store), _loaded(folder, digest)
     first, last = opened.starts[number], opened.starts[number + 1]
     with problems.whole_file(opened.partitions[number].path):
         for start in range(first, last, _BATCH):

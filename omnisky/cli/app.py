@@ -16,8 +16,8 @@ __all__ = ["COMMANDS", "main", "show_warning"]
 # Name: function, line in the overview (equal to the first line of its docstring; tested).
 COMMANDS = {
     "quickstart": (
-        "omnisky.cli.quickstart:quickstart",
-        "Show the whole chain on real stars.",
+        "omnisky.cli.quickstart.command:quickstart",
+        "Show the whole chain on real stars and mock galaxies.",
     ),
     "mock": (
         "omnisky.cli.mock.command:mock",
@@ -37,12 +37,16 @@ COMMANDS = {
     "tokenize": ("omnisky.cli.embed:tokenize", "Write the tokens of every object of a table."),
     "embed": (
         "omnisky.cli.embed:embed",
-        "Write an embedding of every object of a table or sky store.",
+        "Write embeddings of a table's or a sky store's objects.",
     ),
     "fit": ("omnisky.cli.fit:fit", "Adapt a pretrained model to known values of a table."),
     "predict": ("omnisky.cli.fit:predict", "Predict values and intervals with an adapted model."),
     "generate": ("omnisky.cli.generate:generate", "Sample one measurement given others."),
     "pretrain": ("omnisky.cli.pretrain:pretrain", "Pretrain a model from a recipe."),
+    "evaluate": (
+        "omnisky.cli.pretrain:evaluate",
+        "Measure what each modality tells a model of each other.",
+    ),
     "train-codec": ("omnisky.cli.pretrain:train_codec", "Train a codec from a recipe."),
     "codec": (
         "omnisky.cli.codec.command:codec",

@@ -16,6 +16,7 @@ from omnisky.cli.tables import (
     Input,
     Reading,
     check_output,
+    expand,
     names_in,
     result_table,
     save,
@@ -111,7 +112,7 @@ def embed(
     workers: Workers = _WORKERS,
     overwrite: bool = False,
 ) -> None:
-    """Write an embedding of every object of a table or of a sky store.
+    """Write embeddings of a table's or a sky store's objects.
 
     Objects without a single good measurement have NaN and ``embedding_valid`` False. The
     embeddings of a sky store are a sky store themselves, in which such an object has none; a run
@@ -134,9 +135,19 @@ def embed(
         Replace an existing file.
     """
     if (Path(table) / "omnisky.json").is_file():
+        if overwrite or reading != _READ:
+            raise ValueError(
+                f"{table} is a sky store: --overwrite and the options of reading a table are not "
+                "for it. Remove an older --out yourself"
+            )
         _embed_store(Path(table), out, using, workers)
-    else:
-        _embed_table(table, out, using, reading, overwrite)
+        return
+    if workers != _WORKERS:
+        raise ValueError(
+            f"{table} is no sky store: --workers and --scheduler are not for it. Make a store of a "
+            "large table with omnisky ingest table"
+        )
+    _embed_table(table, out, using, reading, overwrite)
 
 
 def _embed_store(store: Path, out: Path, using: Using, workers: Workers) -> None:
@@ -146,12 +157,14 @@ def _embed_store(store: Path, out: Path, using: Using, workers: Workers) -> None
     from omnisky.data.store import open_store
 
     refuse_existing(out)
+    names = names_in(using.inputs)
+    asked = None if names is None else expand(names, list(open_store(store).modalities))
     with resumable(out), workers.client() as client, once_each(), watching(out):
         embed_store(
             workers.seen(store),
             workers.seen(out),
             model=using.base,
-            modalities=names_in(using.inputs),
+            modalities=asked,
             client=client,
         )
     found = open_store(out)

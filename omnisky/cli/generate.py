@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter, validators
@@ -21,7 +22,7 @@ from omnisky.cli.tables import (
     slices,
 )
 
-__all__ = ["generate"]
+__all__ = ["Drawing", "generate"]
 
 _READ = Reading()
 # The central 90 %, as predict gives by default.
@@ -35,6 +36,45 @@ _COLUMNS = {
 _AtLeastTwo = Annotated[int, Parameter(validator=validators.Number(gte=2))]
 
 
+@Parameter(name="*", group="How to sample")
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Say how to sample.
+
+    Parameters
+    ----------
+    method : {"roar", "maskgit", "autoregressive"}
+        Tokens in random order (numbers first), the most confident of all first, or one by one.
+    steps : int, optional
+        Decoder steps of a modality of many tokens, 12 by default.
+    temperature : float
+        Less than 1 concentrates the samples, 0 takes the most probable.
+    top_k : int, optional
+        Draw from this many most probable ids only.
+    top_p : float, optional
+        Draw from the most probable ids that together reach this probability only.
+    guidance : str
+        How far to go beyond what is given: a number, or weights as gaia_g=1.5,gaia_xp=0.5.
+    context : {"fresh", "append"}
+        Read everything anew after each step, or only what was drawn: faster, approximate.
+    """
+
+    method: Literal["roar", "maskgit", "autoregressive"] = "roar"
+    steps: int | None = None
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    guidance: str = "0"
+    context: Literal["fresh", "append"] = "fresh"
+
+    def options(self) -> dict[str, Any]:
+        """Return options of `Model.generate`; raises `ValueError` for guidance of another form."""
+        return {**vars(self), "guidance": _strength(self.guidance)}
+
+
+_DRAW = Drawing()
+
+
 def generate(
     table: str,
     /,
@@ -45,6 +85,7 @@ def generate(
     samples: _AtLeastTwo = 64,
     seed: int = 0,
     base: str = "nano",
+    drawing: Drawing = _DRAW,
     reading: Reading = _READ,
     overwrite: bool = False,
 ) -> None:
@@ -71,6 +112,8 @@ def generate(
         Fixes the samples.
     base : str
         Pretrained model: a name or a folder.
+    drawing : Drawing
+        How to sample.
     reading : Reading
         How to read the table.
     overwrite : bool
@@ -81,6 +124,7 @@ def generate(
     from omnisky.surveys import modality
 
     check_output(out, overwrite)
+    how = {**drawing.options(), "n_samples": samples}
     targets = [modality(name).name for name in names_in(target) or []]
     held = ("scalar", "spectrum")
     if strange := [name for name in targets if modality(name).kind not in held]:
@@ -104,7 +148,7 @@ def generate(
     known, rows = drop_empty(readable(observations, base, asked=given is not None))
     model = Model.from_pretrained(base)
     parts = [
-        _summary(model.generate(known[s], targets, n_samples=samples, seed=seed + s.start), targets)
+        _summary(model.generate(known[s], targets, **how, seed=seed + s.start), targets)
         for s in slices(len(known), "Samples")
     ]
     result = result_table(source)
@@ -114,6 +158,19 @@ def generate(
         column.description = f"{_COLUMNS[suffix]}{column.description}"
         result[f"{name}{suffix}"] = column
     save(result, out, overwrite)
+
+
+def _strength(text: str) -> float | dict[str, float]:
+    """Return guidance as a number, or as weights by modality."""
+    try:
+        if "=" not in text:
+            return float(text)
+        pairs = [item.partition("=") for item in text.split(",")]
+        return {name.strip(): float(weight) for name, _, weight in pairs}
+    except ValueError:
+        raise ValueError(
+            f"--guidance {text}: give a number, or weights as gaia_g=1.5,gaia_xp=0.5"
+        ) from None
 
 
 def _summary(generation: Any, targets: list[str]) -> dict[tuple[str, str], np.ndarray]:

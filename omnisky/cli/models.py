@@ -87,7 +87,8 @@ def modalities_of(model: str) -> list[str]:
     for path in folder.glob("codecs/*/config.json"):
         config = config_of(path.parent)
         if config.get("kind") == "shipped-codec":
-            config = config_of(_PRETRAINED / "codecs" / str(config.get("name")))
+            *of, name = str(config.get("name")).split("/")
+            config = config_of(_PRETRAINED.joinpath(*of, "codecs", name))
         # A codec of one modality has its name; one of several lists them.
         names |= {*config.get("modalities", ()), *config.get("untrained", ())} or {path.parent.name}
     if not names:

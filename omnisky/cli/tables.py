@@ -21,6 +21,7 @@ __all__ = [
     "Reading",
     "check_output",
     "drop_empty",
+    "expand",
     "masked_rows",
     "names_in",
     "result_table",
@@ -111,7 +112,7 @@ class Input:
                 raise ValueError(f"{name} is a data set; --column and --id are for table files")
             known = dataset.observations
             if inputs is not None:
-                wanted = _expand(inputs, list(known))
+                wanted = expand(inputs, list(known))
                 known = Observations({**known, **dataset.labels}).select(*wanted)
             return cls(
                 name=name,
@@ -126,7 +127,7 @@ class Input:
         table = read_table(name)
         id_name, object_id = _identifiers(table, reading.id)
         columns = reading.mapping()
-        names = None if inputs is None else _expand(inputs, list(recognise(table, columns)))
+        names = None if inputs is None else expand(inputs, list(recognise(table, columns)))
         known = observations_from_table(table, columns, names=names, resample=reading.resample)
         return cls(name=name, id_name=id_name, object_id=object_id, observations=known, table=table)
 
@@ -170,7 +171,7 @@ def _identifiers(table: Table, asked: str | None) -> tuple[str, np.ndarray]:
     return column, np.asarray(table[column])
 
 
-def _expand(names: Sequence[str], there: list[str]) -> list[str]:
+def expand(names: Sequence[str], there: list[str]) -> list[str]:
     """Return modality names; a family such as photometry stands for those that are there."""
     from omnisky.surveys import modality
 

@@ -74,9 +74,14 @@ def load_codec(folder: str | os.PathLike) -> Codec:
 
 
 def _referred(folder: Path, config: Mapping[str, Any]) -> Path:
-    """Return the folder of the shipped codec that a model's folder refers to."""
-    found = _SHIPPED / str(config.get("name"))
-    if found.parent != _SHIPPED or not (found / _WEIGHTS).is_file():
+    """Return the folder of the shipped codec that a model's folder refers to.
+
+    It is named as `shipped` does, or ``<model>/<name>`` if it ships with another model.
+    """
+    *model, name = str(config.get("name")).split("/")
+    found = _SHIPPED.parent.joinpath(*model, "codecs", name)
+    strange = len(model) > 1 or ".." in (*model, name)
+    if strange or not (found / _WEIGHTS).is_file():
         raise CheckpointError(
             f"{folder} refers to the codec {config.get('name')!r}, which does not ship with this "
             f"omnisky; it has {', '.join(shipped())}"
@@ -178,7 +183,10 @@ def _one_codec(folder: Path, modality: str | None) -> Path:
     names = {modality} | ({folder_name(modality)} if modality in _OF_AION else set())
     for path in inner:
         config = _config(path)
-        known = (config.get("modality"), *config.get("modalities", ()))
+        if config.get("kind") == _REFERENCE:
+            config = _config(_referred(path, config))
+        known = {config.get("modality"), *config.get("modalities", ())}
+        known |= {*config.get("untrained", ())}
         if path.name in names or modality in known:
             return path
     raise FileNotFoundError(
@@ -192,11 +200,7 @@ def _fetch_codec(source: str, modality: str | None, revision: str | None) -> Pat
     files = ("config.json", _WEIGHTS)
     if modality is None:
         folder = fetch(source, ["config.json", "codecs/*/config.json"], revision)
-        found = _one_codec(folder, None)
-        if _config(found).get("kind", "") in {"", *_KINDS}:  # never the weights of a whole model
-            weights = found.relative_to(folder) / _WEIGHTS
-            fetch(source, [weights.as_posix()], folder.name)
-        return folder
+        return _with_weights(source, folder, _one_codec(folder, None), {"", *_KINDS})
     names = {modality} | ({folder_name(modality)} if modality in _OF_AION else set())
     places = [f"{place}{name}/" for place in ("codecs/", "") for name in sorted(names)]
     folder = fetch(source, [place + file for place in places for file in files], revision)
@@ -206,10 +210,15 @@ def _fetch_codec(source: str, modality: str | None, revision: str | None) -> Pat
         # A codec of several modalities may have any name, which only its configuration tells. The
         # name of the snapshot is its commit: what is fetched now is of the same one.
         fetch(source, ["config.json", "codecs/*/config.json", "*/config.json"], folder.name)
-        found = _one_codec(folder, modality)
-        if _config(found).get("kind") in _KINDS:  # never the weights of a whole model
-            weights = found.relative_to(folder) / _WEIGHTS
-            fetch(source, [weights.as_posix()], folder.name)
+        _with_weights(source, folder, _one_codec(folder, modality), {*_KINDS})
+    return folder
+
+
+def _with_weights(source: str, folder: Path, found: Path, kinds: set[str]) -> Path:
+    """Fetch the weights of a codec of these kinds, never those of a whole model."""
+    if _config(found).get("kind", "") in kinds:
+        # The name of the snapshot is its commit: what is fetched now is of the same one.
+        fetch(source, [(found.relative_to(folder) / _WEIGHTS).as_posix()], folder.name)
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -47,6 +47,16 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"Tokenizer({', '.join(self.codecs)})"
 
+    def limited_to(self, names: Collection[str]) -> Tokenizer:
+        """Return it without what shared codecs can encode besides these modalities."""
+        return Tokenizer(
+            {
+                name: codec
+                for name, codec in self.codecs.items()
+                if name in names or not any(one in names for one in codec.modalities)
+            }
+        )
+
     def encode(self, observations: Observations) -> Tokens:
         """Return the tokens of all modalities given; never changes its input.
 
@@ -63,8 +73,8 @@ class Tokenizer:
         ValueError
             If there are no objects, or a measurement does not fit its codec.
         """
-        alike = self._bank.names.issuperset(observations)
-        unknown = [] if alike else [name for name in observations if name not in self.codecs]
+        all_scalars = self._bank.names.issuperset(observations)
+        unknown = [] if all_scalars else [name for name in observations if name not in self.codecs]
         if unknown:
             raise UnknownModalityError(
                 f"no codec for {', '.join(unknown)}; this tokenizer knows "
@@ -76,7 +86,7 @@ class Tokenizer:
         together = {n: m for n, m in observations.items() if n in self._bank.names}
         ids, masks, outside = self._bank.encode(together) if together else ({}, {}, {})
         others, their_masks = {}, {}
-        for name in () if alike else observations:
+        for name in () if all_scalars else observations:
             if name not in together:
                 found = self.codecs[name].encode_counted(observations[name])
                 others[name], their_masks[name], outside[name] = found

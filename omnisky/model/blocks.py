@@ -6,10 +6,13 @@ attended to. Parameter names follow the released AION-1 checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 __all__ = [
     "CrossAttention",
@@ -19,6 +22,7 @@ __all__ = [
     "MeanAttention",
     "SelfAttention",
     "norm",
+    "xavier",
 ]
 
 
@@ -27,6 +31,19 @@ class _Block(nn.Module):
 
     # How one trains, not what the model is: no part of the configuration or the checkpoint.
     dropout = 0.0
+    recompute = False
+    # What a kind of block does with the vectors and what else it is given.
+    _compute: Callable[..., Tensor]
+
+    def forward(self, x: Float[Tensor, "B N D"], *given: Tensor | None) -> Float[Tensor, "B N D"]:
+        """Compute the block; see `_compute` of its kind for what it is given."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return self._compute(x, *given)
+        # Inside forward, so that weights divided among processes are put together before.
+        random = bool(self.dropout)
+        again = checkpoint(self._compute, x, *given, use_reentrant=False, preserve_rng_state=random)
+        assert isinstance(again, Tensor)
+        return again
 
     def _add(self, x: Tensor, said: Tensor) -> Tensor:
         return x + F.dropout(said, self.dropout, self.training) if self.dropout else x + said
@@ -125,7 +142,7 @@ class EncoderBlock(_Block):
         self.norm2 = norm(dim)
         self.mlp = GatedMLP(dim, mlp_ratio)
 
-    def forward(
+    def _compute(
         self,
         x: Float[Tensor, "B N D"],
         mask: Bool[Tensor, "B _ N"] | None,
@@ -150,7 +167,7 @@ class DecoderBlock(_Block):
         self.norm2 = norm(dim)
         self.mlp = GatedMLP(dim, mlp_ratio)
 
-    def forward(
+    def _compute(
         self,
         x: Float[Tensor, "B M D"],
         context: Float[Tensor, "B N D"],
@@ -167,9 +184,14 @@ def initialise(module: nn.Module) -> None:
     """Initialise in the MAE manner: Xavier uniform, fused matrices as separate ones."""
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear):
-            parts = 3 if name.endswith("qkv") else 2 if name.endswith(".kv") else 1
-            for part in child.weight.chunk(parts):
-                nn.init.xavier_uniform_(part)
+            xavier(child.weight, name)
             if child.bias is not None:
                 nn.init.zeros_(child.bias)
     torch.nn.Module.train(module, True)
+
+
+def xavier(weight: Tensor, name: str, generator: torch.Generator | None = None) -> None:
+    """Fill the weight of a linear map; its name tells how many maps are fused in it."""
+    parts = 3 if name.endswith("qkv") else 2 if name.endswith(".kv") else 1
+    for part in weight.chunk(parts):
+        nn.init.xavier_uniform_(part, generator=generator)

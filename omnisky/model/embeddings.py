@@ -20,12 +20,16 @@ from omnisky.model.config import ModalityTokens
 
 __all__ = [
     "ANSWER_NUMBERS",
+    "VECTOR_SCALE",
     "ModalityEmbedding",
     "ModalityLogits",
+    "TokenGroupWeights",
     "expected_values",
     "set_values",
 ]
 
+# Scale of the vectors of modalities, places and the mask in a new network.
+VECTOR_SCALE = 0.02
 _WAVES = 64
 # What is said of one ordinal token that was asked for, see `_GroupLogits.expect`.
 ANSWER_NUMBERS = 3
@@ -56,7 +60,7 @@ def _digit_features(levels: tuple[int, ...]) -> Float[Tensor, "id feature"]:
     return torch.cat(features, dim=1)
 
 
-class _Group(nn.Module):
+class TokenGroupWeights(nn.Module):
     """Hold the id features of one token group and a weight from features to the width.
 
     ``values`` (what each ordinal id means) is a buffer that travels with the weights.
@@ -69,17 +73,22 @@ class _Group(nn.Module):
     def __init__(self, group: TokenGroup, dim: int) -> None:
         super().__init__()
         self.group = group
+        self.reset_buffers()
+        shape: tuple[int, ...] = (group.vocab_size, dim)
         if group.kind == "ordinal":
-            ranks = torch.linspace(-1, 1, group.vocab_size, dtype=torch.float64)
-            self.register_buffer("values", ranks.repeat(group.n_tokens, 1))
-            self.refresh()
             shape = (group.n_tokens, self.features.shape[-1], dim)
         elif group.levels:
-            self.register_buffer("features", _digit_features(group.levels), persistent=False)
             shape = (self.features.shape[-1], dim)
-        else:
-            shape = (group.vocab_size, dim)
         self.weight = nn.Parameter(torch.randn(shape) * self.initial_scale)
+
+    def reset_buffers(self) -> None:
+        """Make the buffers anew, on the default device; ordinal ids mean their rank."""
+        if self.group.kind == "ordinal":
+            ranks = torch.linspace(-1, 1, self.group.vocab_size, dtype=torch.float64)
+            self.register_buffer("values", ranks.repeat(self.group.n_tokens, 1))
+            self.refresh()
+        elif self.group.levels:
+            self.register_buffer("features", _digit_features(self.group.levels), persistent=False)
 
     def refresh(self) -> None:
         """Recompute the features from ``values``."""
@@ -92,7 +101,7 @@ class _Group(nn.Module):
         self.refresh()
 
 
-class _GroupEmbedding(_Group):
+class _GroupEmbedding(TokenGroupWeights):
     initial_scale = 0.1
 
     def forward(self, ids: Int[Tensor, "B token"]) -> Float[Tensor, "B token D"]:
@@ -104,7 +113,7 @@ class _GroupEmbedding(_Group):
         return F.embedding(ids, self.weight)
 
 
-class _GroupLogits(_Group):
+class _GroupLogits(TokenGroupWeights):
     # Decoder outputs have unit variance in every dimension: a fresh model is nearly undecided.
     initial_scale = 0.02
 
@@ -191,7 +200,7 @@ def set_values(module: nn.Module, values: Tensor) -> None:
     """
     assert isinstance(module, (ModalityEmbedding, ModalityLogits))
     for group in module.groups:
-        assert isinstance(group, _Group)
+        assert isinstance(group, TokenGroupWeights)
         if group.group.kind == "ordinal":
             group.values.copy_(values[: group.group.n_tokens, : group.group.vocab_size])
             values = values[group.group.n_tokens :]

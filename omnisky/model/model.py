@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import numpy as np
 import torch
@@ -19,14 +19,16 @@ from omnisky.codecs.loading import fetch, is_hub_id
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations
+from omnisky.model.compact import Stored, compact, restored
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import set_values
 from omnisky.model.packed import encode_packed
+from omnisky.model.training import new_network
 from omnisky.model.transformer import Transformer
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
 if TYPE_CHECKING:
-    from omnisky.model.generation import Generation
+    from omnisky.model.generation import Generation, Reading, SamplingOptions
 
 __all__ = ["Embedding", "Model", "pretrained_folder", "shipped", "tokenize"]
 
@@ -121,6 +123,11 @@ class Model:
         return self._tokenizer
 
     @property
+    def codecs(self) -> dict[str, Codec]:
+        """Codecs of its modalities, of those that have one."""
+        return self._tokenizer.codecs if self._tokenizer else {}
+
+    @property
     def config(self) -> ModelConfig:
         """Sizes and modalities."""
         return self.network.config
@@ -132,6 +139,9 @@ class Model:
     @classmethod
     def from_preset(cls, preset: str, tokenizer: Tokenizer | None = None) -> Model:
         """Return an untrained model of a named size.
+
+        Under ``torch.device("meta")`` its weights take no memory; the training loop makes them
+        where they are needed (`omnisky.model.training`).
 
         Parameters
         ----------
@@ -150,10 +160,11 @@ class Model:
             from omnisky.model.aion import released_modalities
 
             config = ModelConfig.preset(preset, released_modalities())
-            return cls(Transformer(replace(config, positions="fixed")), None)
+            return cls(new_network(replace(config, positions="fixed")), None)
         config = ModelConfig.preset(preset).with_codecs(tokenizer.codecs)
-        model = cls(Transformer(config), tokenizer)
-        model._tell_values(tokenizer.codecs)
+        model = cls(new_network(config), tokenizer)
+        with torch.device("cpu"):
+            model._tell_values(tokenizer.codecs)
         return model
 
     @classmethod
@@ -193,13 +204,14 @@ class Model:
         tokenizer = Tokenizer.from_pretrained(folder / "codecs")
         try:
             network = Transformer(ModelConfig.from_dict(config))
-            network.load_state_dict({name: _full(tensor) for name, tensor in tensors.items()})
-            return cls(network.eval(), _used(tokenizer, network))
+            network.load_state_dict(restored(tensors))
+            known = {name for m in network.config.modalities for name in (m.name, *m.also)}
+            return cls(network.eval(), tokenizer.limited_to(known))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
 
     def save_pretrained(
-        self, folder: str | os.PathLike, *, card: str = "", half: bool = False
+        self, folder: str | os.PathLike, *, card: str = "", stored: Stored = "float32"
     ) -> Path:
         """Write ``config.json``, ``model.safetensors``, ``codecs/`` and a model card.
 
@@ -209,13 +221,10 @@ class Model:
             Folder to make; it must not exist.
         card : str
             Text of ``README.md``.
-        half : bool
-            Store the transformer's weights in float16, half the size.
+        stored : {"float32", "float16", "int8"}
+            How the transformer's weights are stored, see `omnisky.model.compact`.
         """
-        tensors = {
-            name: t.half() if half and t.dtype == torch.float32 else t
-            for name, t in self.network.state_dict().items()
-        }
+        tensors = compact(self.network.state_dict(), stored)
 
         def extra(work: Path) -> None:
             self.tokenizer.save_pretrained(work / "codecs")
@@ -235,8 +244,7 @@ class Model:
         ValueError
             If the tokenizer lacks a codec that this model has.
         """
-        held = self._tokenizer.codecs if self._tokenizer else {}
-        lacking = [name for name in held if name not in tokenizer.codecs]
+        lacking = [name for name in self.codecs if name not in tokenizer.codecs]
         if lacking:
             raise ValueError(f"the larger tokenizer has no codec of {', '.join(lacking)}")
         network = Transformer(self.config.with_codecs(tokenizer.codecs))
@@ -323,37 +331,38 @@ class Model:
         x = x.mean(1) if pooling == "mean" else x
         return x, torch.ones(x.shape[:-1], dtype=torch.bool)
 
+    def read(self, given: Tokens | Observations) -> Reading:
+        """Read objects once; `omnisky.model.generation.Reading.generate` asks for targets."""
+        from omnisky.model.generation import Reading
+
+        return Reading(self, self.as_tokens(given))
+
     def generate(
         self,
         given: Tokens | Observations,
         target: str | Sequence[str],
-        *,
-        n_samples: int = 16,
-        temperature: float = 1.0,
-        seed: int = 0,
-        steps: int = 12,
+        **how: Unpack[SamplingOptions],
     ) -> Generation:
-        """Sample modalities from others; see `omnisky.model.generation.generate`."""
-        from omnisky.model.generation import generate
+        """Sample modalities from others.
 
-        targets = [target] if isinstance(target, str) else list(target)
-        return generate(self, self.as_tokens(given), targets, n_samples, temperature, seed, steps)
+        Parameters
+        ----------
+        given : Tokens or Observations
+            What is known; objects may miss modalities, but not all of them.
+        target : str or sequence of str
+            What to sample, in this order: each is sampled given those before it.
+        **how
+            n_samples, method, steps, schedule, temperature, top_k, top_p, guidance, context, seed:
+            see `omnisky.model.generation.Sampling`.
 
+        Raises
+        ------
+        UnknownModalityError, ValueError, TypeError
+            See `omnisky.model.generation.Reading` and its `generate`.
+        """
+        from omnisky.model.generation import Reading
 
-def _used(tokenizer: Tokenizer, network: Transformer) -> Tokenizer:
-    """Return the tokenizer without what shared codecs can encode but the network does not know."""
-    names = {name for m in network.config.modalities for name in (m.name, *m.also)}
-    return Tokenizer(
-        {
-            name: codec
-            for name, codec in tokenizer.codecs.items()
-            if name in names or not names.intersection(codec.modalities)
-        }
-    )
-
-
-def _full(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype == torch.float16 else tensor
+        return Reading(self, self.as_tokens(given), keep=False).generate(target, **how)
 
 
 def tokenize(observations: Observations, base: str | os.PathLike = "nano") -> Tokens:

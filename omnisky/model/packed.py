@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from omnisky.model.blocks import EncoderBlock, SelfAttention
 from omnisky.model.transformer import Selection, Transformer
 
-__all__ = ["Packed", "encode_packed"]
+__all__ = ["Packed", "attend_densely", "encode_packed"]
 
 
 @dataclass(frozen=True)
@@ -103,20 +103,20 @@ def _attention(
         part = slice(first, first + objects * length)
         shape = (objects, length, heads, -1)
         here = (t[part].reshape(shape).transpose(1, 2) for t in (q, k, v))
-        out[part] = _dense(*here).transpose(1, 2).reshape(objects * length, -1)
+        out[part] = attend_densely(*here).transpose(1, 2).reshape(objects * length, -1)
         first = part.stop
     return attention.proj(out)
 
 
-def _dense(
+def attend_densely(
     q: Float[Tensor, "B H N d"], k: Float[Tensor, "B H N d"], v: Float[Tensor, "B H N d"]
 ) -> Float[Tensor, "B H N d"]:
-    """Attend without a mask."""
+    """Attend without a mask, in the way that is fast on this device."""
     if q.dtype != torch.bfloat16 or q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
     # On a CPU the fused kernel is slower in bfloat16 than in float32; scores of one head stay in
     # cache (measured, docs/explanation/speed.md).
-    out = torch.empty_like(v)
+    out = torch.empty_like(q)
     scale = q.shape[-1] ** -0.5
     for b in range(len(q)):
         for h in range(q.shape[1]):

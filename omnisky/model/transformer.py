@@ -19,8 +19,14 @@ from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import UnknownModalityError
 from omnisky.model.blocks import DecoderBlock, EncoderBlock, initialise, norm
 from omnisky.model.config import ModelConfig
-from omnisky.model.embeddings import ModalityEmbedding, ModalityLogits, expected_values
+from omnisky.model.embeddings import (
+    VECTOR_SCALE,
+    ModalityEmbedding,
+    ModalityLogits,
+    expected_values,
+)
 from omnisky.model.positions import fixed_positions
+from omnisky.model.training import Trainable
 
 __all__ = ["Encoded", "Selection", "Transformer", "layout_buffers"]
 
@@ -76,7 +82,7 @@ class Encoded:
     mask: Bool[Tensor, "B N"]
 
 
-class Transformer(nn.Module):
+class Transformer(Trainable):
     """Encode visible slots, decode requested ones.
 
     Parameters
@@ -106,16 +112,16 @@ class Transformer(nn.Module):
         self.encoder_norm, self.decoder_norm = norm(dim), norm(dim)
         self.decoder_proj_context = nn.Linear(dim, dim)
         initialise(self)
-        self.mask_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+        self.mask_token = nn.Parameter(torch.randn(1, 1, dim) * VECTOR_SCALE)
         listed = config.modalities
         self.embeddings = nn.ModuleDict({m.name: ModalityEmbedding(m, dim) for m in listed})
         self.logits = nn.ModuleDict({m.name: ModalityLogits(m, dim) for m in listed})
         self.modality_vectors = nn.ParameterDict(
-            {m.name: nn.Parameter(torch.randn(dim) * 0.02) for m in listed}
+            {m.name: nn.Parameter(torch.randn(dim) * VECTOR_SCALE) for m in listed}
         )
         learned = listed if config.positions == "learned" else ()
         self.position_vectors = nn.ParameterDict(
-            {m.name: nn.Parameter(torch.randn(m.n_tokens, dim) * 0.02) for m in learned}
+            {m.name: nn.Parameter(torch.randn(m.n_tokens, dim) * VECTOR_SCALE) for m in learned}
         )
         for name, buffer in layout_buffers(config).items():
             self.register_buffer(name, buffer, persistent=False)
@@ -338,28 +344,6 @@ class Transformer(nn.Module):
 
     def _encode_given(self, tokens: Tokens) -> Encoded:
         return self.encode_slots(*self.select_given(tokens))
-
-    def set_dropout(self, rate: float) -> None:
-        """Leave out this share of what each part of each block says, in training mode only."""
-        for block in (*self.encoder, *self.decoder):
-            assert isinstance(block, (EncoderBlock, DecoderBlock))
-            block.dropout = rate
-
-    def hidden_matrices(self) -> set[str]:
-        """Return names of the square-ish matrices inside the blocks, which Muon may move."""
-        return {
-            name
-            for name, parameter in self.named_parameters()
-            if parameter.ndim == 2 and name.startswith(("encoder.", "decoder."))
-        }
-
-    def no_weight_decay(self) -> set[str]:
-        """Return parameters that the optimizer must not decay: vectors, not matrices."""
-        return {
-            name
-            for name, _ in self.named_parameters()
-            if name == "mask_token" or name.startswith(("modality_vectors", "position_vectors"))
-        }
 
 
 def layout_buffers(config: ModelConfig) -> dict[str, Tensor]:

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["OptimizerName", "Precision", "ScheduleName", "TrainConfig"]
+__all__ = ["OptimizerName", "Precision", "ScheduleName", "Sharding", "TrainConfig"]
 
 Precision = Literal["fp32", "bf16"]
 OptimizerName = Literal["adamw", "adam", "muon"]
 ScheduleName = Literal["cosine", "constant"]
+Sharding = Literal["none", "fsdp2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,17 @@ class TrainConfig:
     steps : int
         Number of optimizer steps of the whole run.
     batch_size : int
-        Objects a step, over all processes together.
+        Objects a step, over all processes and micro-batches together.
+    accumulate : int
+        Micro-batches a step, one after the other, among which a process's share of the batch is
+        divided equally: as many times fewer objects are in memory at once.
+    activation_checkpointing : bool
+        Compute what lies inside the module's blocks again in the backward pass instead of keeping
+        it: a third more arithmetic, a fraction of the memory. The module must know how
+        (``set_recompute``).
+    sharding : {"none", "fsdp2"}
+        What several processes hold: each all weights and moments, or each its share of them
+        (`torch.distributed.fsdp.fully_shard`), which are put together block by block when needed.
     optimizer : {"adamw", "adam", "muon"}
         ``"adam"`` adds the weight decay to the gradient, as Adam had it first; ``"muon"`` moves the
         hidden matrices that the module names by Muon and the rest by AdamW.
@@ -74,13 +85,17 @@ class TrainConfig:
     clip_norm: float = 1.0
     ema: float = 0.0
     precision: Precision = "fp32"
+    accumulate: int = 1
+    activation_checkpointing: bool = False
+    sharding: Sharding = "none"
     seed: int = 0
     checkpoint_every: int = 1000
     log_every: int = 50
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "log_every", "keep_checkpoints"):
+        counts = ("steps", "batch_size", "accumulate", "checkpoint_every", "log_every")
+        for name in (*counts, "keep_checkpoints"):
             self._whole(name, at_least=1)
         for name in ("warmup_steps", "seed"):
             self._whole(name, at_least=0)
@@ -94,12 +109,23 @@ class TrainConfig:
             ("precision", Precision),
             ("optimizer", OptimizerName),
             ("schedule", ScheduleName),
+            ("sharding", Sharding),
         ):
             if getattr(self, name) not in get_args(names):
                 raise ValueError(
                     f"{name} must be one of {', '.join(get_args(names))}; "
                     f"found {getattr(self, name)!r}"
                 )
+        if not isinstance(self.activation_checkpointing, bool):
+            raise TypeError(
+                f"activation_checkpointing must be true or false; found "
+                f"{self.activation_checkpointing!r}"
+            )
+        if self.sharding == "fsdp2" and self.optimizer == "muon":
+            raise ValueError(
+                "optimizer='muon' needs whole matrices, which sharding='fsdp2' divides; use "
+                "optimizer='adamw', or sharding='none'"
+            )
 
     def _whole(self, name: str, *, at_least: int) -> None:
         value = getattr(self, name)

@@ -8,17 +8,17 @@ restored; the order of objects, all random numbers and the learning rate follow 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from omnisky.codecs.figures import usage_figures
+from omnisky.storage import CheckpointError
 from omnisky.train import checkpoint as checkpoints
 from omnisky.train.checkpoint import Checkpoint
 from omnisky.train.config import TrainConfig
@@ -30,18 +30,19 @@ from omnisky.train.optim import (
     optimizer_tensors,
     restore_optimizer,
 )
-from omnisky.train.parallel import Processes, join_processes, wrap
-from omnisky.train.sampler import (
-    EpochSampler,
-    MixtureSampler,
-    preserve_random_state,
-    seed_all,
-    step_generator,
-)
+from omnisky.train.parallel import Processes, join_processes, place, wrap
+from omnisky.train.sampler import EpochSampler, MixtureSampler, preserve_random_state
+from omnisky.train.sharding import local_part
+from omnisky.train.speed import Speed
+from omnisky.train.step import Step
 
-__all__ = ["MixedObjective", "Objective", "train"]
+__all__ = ["CodeObjective", "MixedObjective", "Objective", "train"]
 
-_MAY_CHANGE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"}
+# How long, how often, and what lies where: not what is computed.
+_MAY_CHANGE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"} | {
+    "activation_checkpointing",
+    "sharding",
+}
 
 
 @runtime_checkable
@@ -51,7 +52,8 @@ class Objective(Protocol):
     Attributes
     ----------
     module : nn.Module
-        What is trained. The loop moves it to the device, in place.
+        What is trained. The loop moves it to the device, in place; in the end it is whole and
+        trained in the main process, which is the only one sure to have it.
     n_examples : int
         Number of objects to train on.
     fingerprint : str
@@ -80,17 +82,29 @@ class Objective(Protocol):
             Which objects, on the CPU.
         generator : torch.Generator
             Source of everything random in this step, on the CPU.
+
+        Returns
+        -------
+        loss : Tensor
+            A mean over the objects, so that dividing a batch changes nothing.
+        metrics : mapping
+            To be averaged. ``tokens`` and ``flops`` (of these objects, forward and backward) are
+            logged as tokens a second and as a share of what the machine can do.
         """
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """Return metrics on held-out objects; empty if there is nothing to say."""
+        """Return metrics on held-out objects; empty if there is nothing to say.
+
+        Where weights are divided, all processes evaluate together: the module must be called as a
+        whole, and equally often in each.
+        """
         ...
 
 
 @runtime_checkable
 class MixedObjective(Objective, Protocol):
-    """An objective with objects of several sources, whose module chooses codes.
+    """An objective with objects of several sources.
 
     Attributes
     ----------
@@ -100,6 +114,11 @@ class MixedObjective(Objective, Protocol):
 
     @property
     def mixture(self) -> list[tuple[int, float]]: ...
+
+
+@runtime_checkable
+class CodeObjective(Objective, Protocol):
+    """An objective whose module chooses codes."""
 
     def take_usage(self) -> Tensor:
         """Return how often each code was chosen since the last call, LongTensor (code,)."""
@@ -141,11 +160,14 @@ def train(
     Raises
     ------
     ValueError
-        If `out` holds a run of other data or another configuration.
+        If `out` holds a run of other data or another configuration, or a batch cannot be divided.
     FloatingPointError
-        If the loss stops being a finite number; earlier checkpoints are kept.
+        If the loss or its gradient stops being finite: which step, process and objects. The step
+        is not taken, and earlier checkpoints are kept.
     OSError
         If a checkpoint cannot be written; earlier ones are kept.
+    CheckpointError
+        If all checkpoints are damaged, or processes do not see the same ones.
     """
     out = Path(out)
     with join_processes(device) as processes, preserve_random_state():
@@ -156,6 +178,7 @@ def train(
         processes.wait()
         run = _Run(objective, config, processes)
         found = checkpoints.latest(out)
+        _check_same_folder(found, out, processes)
         if found is not None:
             run.restore(found, out)
         log = RunLog(out, run.step) if processes.is_main else None
@@ -175,14 +198,30 @@ class _Run:
 
     def __init__(self, objective: Objective, config: TrainConfig, processes: Processes) -> None:
         self.objective, self.config, self.processes = objective, config, processes
-        self.module = objective.module.to(processes.device)
-        self.wrapped = wrap(self.module, processes)
+        _check_division(config, processes)
+        self.module = objective.module
+        self._recompute(config.activation_checkpointing)
+        self.shards = place(self.module, processes, config.sharding, config.seed)
+        self.wrapped = self.module if self.shards else wrap(self.module, processes)
         self.optimizer = build_optimizer(self.module, config)
         self.schedule = build_schedule(self.optimizer, config)
         self.sampler = _sampler(objective, config, processes)
         self.average = MovingAverage(self.module, config.ema) if config.ema else None
+        self.taker = Step(objective, self.wrapped, self.optimizer, config, processes)
+        self.speed = Speed(config, processes)
         self.step = 0
         self.metrics: dict[str, float] = {}
+
+    def _recompute(self, wanted: bool) -> None:
+        """Tell the module whether to keep what its blocks compute."""
+        method = getattr(self.module, "set_recompute", None)
+        if callable(method):
+            method(wanted)
+        elif wanted:
+            raise ValueError(
+                f"{type(self.module).__name__} cannot compute its blocks again: it has no "
+                "set_recompute(); use activation_checkpointing=false"
+            )
 
     def go(self, out: Path, log: RunLog | None, bar: ProgressBar) -> None:
         """Train to the end; log and save on the way."""
@@ -190,12 +229,12 @@ class _Run:
         self.wrapped.train()
         began, first = time.monotonic(), self.step
         while self.step < config.steps:
-            averages.add(self._advance())
+            self._advance(averages)
             saves = self.step % config.checkpoint_every == 0 or self.step == config.steps
             # A line at every checkpoint, so that no average spans one and resuming loses none.
             if saves or self.step % config.log_every == 0:
                 seconds, count = time.monotonic() - began, self.step - first
-                self.metrics = self._report(averages, count * config.batch_size / seconds)
+                self.metrics = self._report(averages, count, seconds)
                 if saves:
                     self.metrics |= self._evaluate()
                 if log is not None:
@@ -205,42 +244,25 @@ class _Run:
                 began, first = time.monotonic(), self.step
             bar.update(self.step, self.metrics.get("loss"))
 
-    def _advance(self) -> dict[str, Any]:
-        """Take one step and return its metrics."""
-        config, device = self.config, self.processes.device
-        stream = (config.seed, self.step, self.processes.rank)
-        seed_all(*stream)
-        self.optimizer.zero_grad(set_to_none=True)
-        bf16 = config.precision == "bf16"
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            loss, metrics = self.objective.loss(
-                self.wrapped, self.sampler.next_batch(), step_generator(*stream)
-            )
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), config.clip_norm)
-        self.optimizer.step()
+    def _advance(self, averages: Averages) -> None:
+        self.taker.take(self.step, self.sampler.next_batch(), averages)
         self.schedule.step()
         self.step += 1
         if self.average is not None:
             self.average.update(self.step)
-        return {"loss": loss.detach().double(), "gradient_norm": norm.detach(), **metrics}
 
-    def _report(self, averages: Averages, examples_per_second: float) -> dict[str, float]:
+    def _report(self, averages: Averages, steps: int, seconds: float) -> dict[str, float]:
         means = Averages.merge(self.processes.gather(averages.take()))
-        if not math.isfinite(means["loss"]):
-            raise FloatingPointError(
-                f"the loss is {means['loss']} at step {self.step} (mean since the last log line); "
-                "the weights are lost, earlier checkpoints are kept. Lower learning_rate or "
-                "clip_norm, lengthen warmup_steps, or look for NaN in the data"
-            )
-        if isinstance(self.objective, MixedObjective):
+        rates = self.speed.rates(means, steps, seconds)
+        if isinstance(self.objective, CodeObjective):
             counts = self.processes.gather(self.objective.take_usage())
             means |= usage_figures(torch.stack(counts).sum(0))
         rate = self.optimizer.param_groups[0]["lr"]
-        return means | {"learning_rate": rate, "examples_per_second": examples_per_second}
+        return means | {"learning_rate": rate} | rates
 
     def _evaluate(self) -> dict[str, float]:
-        if not self.processes.is_main:
+        divided = self.shards is not None and self.shards.divided
+        if not self.processes.is_main and not divided:
             return {}
         self.module.eval()
         with torch.no_grad(), self.average.taken() if self.average else nullcontext():
@@ -249,36 +271,45 @@ class _Run:
         return {f"evaluation/{name}": float(value) for name, value in found.items()}
 
     def _save(self, out: Path) -> None:
-        if self.processes.is_main:
-            state = {
-                "config": dataclasses.asdict(self.config),
-                "fingerprint": self.objective.fingerprint,
-                "sampler": self.sampler.state_dict(),
-                "metrics": self.metrics,
-                "world_size": self.processes.world_size,
-                "torch": torch.__version__,
-            }
-            saved = Checkpoint(
-                step=self.step,
-                model=self.module.state_dict(),
-                optimizer=optimizer_tensors(self.optimizer),
-                average=self.average.state_dict() if self.average else {},
-                state=state,
-            )
-            checkpoints.save(saved, out, keep=self.config.keep_checkpoints)
-        self.processes.wait()
+        state = {
+            "config": dataclasses.asdict(self.config),
+            "fingerprint": self.objective.fingerprint,
+            "sampler": self.sampler.state_dict(),
+            "metrics": self.metrics,
+            "world_size": self.processes.world_size,
+            "torch": torch.__version__,
+        }
+        saved = Checkpoint(
+            step=self.step,
+            model=self.module.state_dict(),
+            optimizer=optimizer_tensors(self.optimizer),
+            average=self.average.state_dict() if self.average else {},
+            state=state,
+        )
+        keep = self.config.keep_checkpoints
+        checkpoints.save(saved, out, keep=keep, processes=self.processes)
 
     def finish(self) -> None:
-        """Leave the weights in the module that were evaluated."""
+        """Leave the weights in the module that were evaluated, whole in the main process."""
         if self.average is not None:
             self.average.take()
+        if self.shards is not None:
+            self.shards.gather(keep=self.processes.is_main, device=self.processes.device)
+        self._recompute(False)
+        # The wrapping must not outlive the processes' connection: see `Processes.gather`.
+        del self.wrapped, self.taker
 
     def restore(self, found: Checkpoint, out: Path) -> None:
         """Take everything from a checkpoint, after checking that it is of the same run."""
         self._check_same_run(found, out)
+        here = self.module.state_dict()
         try:
-            self.module.load_state_dict(found.model)
-        except RuntimeError as error:
+            weights = {
+                name: local_part(here[name], found.model, name) if name in here else torch.empty(0)
+                for name in found.model
+            }
+            self.module.load_state_dict(weights)
+        except (RuntimeError, ValueError) as error:
             raise ValueError(
                 f"the checkpoint of step {found.step} in {out} is of another model: {error}. "
                 f"{_REMEDY}"
@@ -321,6 +352,26 @@ _REMEDY = (
     "Train in another folder, or pass resume=False, which sets the earlier run aside and starts "
     "anew"
 )
+
+
+def _check_same_folder(found: Checkpoint | None, out: Path, processes: Processes) -> None:
+    steps = processes.gather(None if found is None else found.step)
+    if len(set(steps)) > 1:
+        said = ", ".join(f"process {rank} {step}" for rank, step in enumerate(steps))
+        raise CheckpointError(
+            f"the processes do not find the same newest checkpoint in {out}: {said}. All machines "
+            "of a run need one and the same folder"
+        )
+
+
+def _check_division(config: TrainConfig, processes: Processes) -> None:
+    parts = processes.world_size * config.accumulate
+    if config.batch_size % parts:
+        raise ValueError(
+            f"batch_size must be a multiple of {parts}: the number of processes, "
+            f"{processes.world_size}, times accumulate, {config.accumulate}; found "
+            f"{config.batch_size}"
+        )
 
 
 def _sampler(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from omnisky.train.config import TrainConfig
+from omnisky.train.sharding import local_part
 
 __all__ = [
     "MovingAverage",
@@ -121,7 +122,8 @@ def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optim
     if matrices:
         return MuonWithAdamW(matrices, groups, rate, config.weight_decay, betas)
     adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return adam(groups, lr=rate, betas=betas)
+    # One pass over memory: seven times as fast as parameter by parameter on a CPU (dev/LOG.md).
+    return adam(groups, lr=rate, betas=betas, fused=True)
 
 
 def _declared(module: nn.Module, name: str) -> set[str]:
@@ -207,7 +209,7 @@ class MovingAverage:
                 f"{', '.join(other[:5])}; train in another folder"
             )
         for name, mean in self._means.items():
-            mean.copy_(state[name])
+            mean.copy_(local_part(mean, state, name))
 
     @torch.no_grad()
     def take(self) -> None:
@@ -238,7 +240,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back a state from `optimizer_tensors`.
 
     Raises
@@ -246,16 +248,23 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     ValueError
         If a tensor belongs to no parameter of this optimizer.
     """
-    names = [name for group in optimizer.param_groups for name in group["param_names"]]
-    index = {name: i for i, name in enumerate(names)}
+    trained = {
+        name: parameter
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    }
+    index = {name: i for i, name in enumerate(trained)}
     state: dict[int, dict[str, Tensor]] = {}
-    for flat, value in tensors.items():
+    for flat in tensors:
         key, _, name = flat.partition("/")
         if name not in index:
             raise ValueError(
                 f"the stored optimizer state has {name!r}, which is no parameter that is trained "
                 "here; resume with the former model, or train in another folder"
             )
+        # A number of steps is no row of anything.
+        divided = key != "step"
+        value = local_part(trained[name], tensors, flat) if divided else tensors[flat]
         state.setdefault(index[name], {})[key] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,7 +1,8 @@
 """On how many processes and on which device? Applied to a model from outside.
 
 One process needs nothing. ``torchrun --nproc-per-node N`` starts several, which find each other
-through the environment; then gradients are averaged by DistributedDataParallel.
+through the environment; then gradients are averaged by DistributedDataParallel, or weights,
+gradients and moments are divided among the processes (`omnisky.train.sharding`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Processes", "in_main_process", "join_processes", "wrap"]
+from omnisky.train.config import Sharding
+from omnisky.train.sharding import Shards, broadcast_from_main
+
+__all__ = ["Processes", "in_main_process", "join_processes", "place", "wrap"]
 
 T = TypeVar("T")
 
@@ -51,7 +55,18 @@ class Processes:
             return [value]
         values: list = [None] * self.world_size
         dist.all_gather_object(values, value)
+        # Gloo's thread needs the interpreter to let go of the tensors in which objects travelled,
+        # and would wait for ever for a process that is ending by then. Here it gets it.
+        self.wait()
         return values
+
+    def any(self, value: bool) -> bool:
+        """Return True to all processes if it is True in one of them."""
+        if self.world_size == 1:
+            return value
+        found = torch.tensor(int(value), device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return bool(found)
 
     def wait(self) -> None:
         """Return when all processes have come here."""
@@ -124,3 +139,37 @@ def wrap(module: nn.Module, processes: Processes) -> nn.Module:
         # A batch in which no object has some modality leaves that modality's weights unused.
         find_unused_parameters=True,
     )
+
+
+def place(module: nn.Module, processes: Processes, sharding: Sharding, seed: int) -> Shards | None:
+    """Put a module where a run computes, in place, divided among the processes or not.
+
+    Weights on the meta device are made there, whole or divided, by the module's own
+    ``materialise(device, seed)``; a large network is never whole anywhere.
+
+    Returns
+    -------
+    Shards or None
+        What `Shards.gather` makes an ordinary module of in the end, if it is divided.
+
+    Raises
+    ------
+    ValueError
+        If weights have no memory, and the module cannot make them.
+    """
+    empty = any(p.is_meta for p in module.parameters())
+    if empty and not callable(getattr(module, "materialise", None)):
+        raise ValueError(
+            f"{type(module).__name__} has weights on the meta device and no materialise(device, "
+            "seed) to make them; build it with memory"
+        )
+    shards = None
+    if sharding == "fsdp2":
+        if not empty and processes.world_size > 1:
+            broadcast_from_main(module, processes.device)
+        shards = Shards(module, processes.device, processes.world_size)
+    if empty:
+        module.materialise(processes.device, seed)  # type: ignore[operator]
+    elif shards is None or not shards.divided:
+        module.to(processes.device)
+    return shards

@@ -197,6 +197,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(Path, lambda value, _: Path(_exactly(value, str)))
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _one_of)
+    converter.register_structure_hook(str | tuple[str, ...], _text_or_several)
     converter.register_structure_hook_func(
         lambda kind: dataclasses.is_dataclass(kind), _section_hook(converter)
     )
@@ -228,6 +229,12 @@ def _number(value: Any, _: type) -> float:
     if type(value) not in (int, float):
         raise TypeError(f"found {_short(value)}, expected {_name_of(float)}")
     return float(value)
+
+
+def _text_or_several(value: Any, _: Any) -> str | tuple[str, ...]:
+    if isinstance(value, list):
+        return tuple(_exactly(one, str) for one in value)
+    return _exactly(value, str)
 
 
 def _one_of(value: Any, kind: Any) -> Any:

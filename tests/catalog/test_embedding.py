@@ -91,6 +91,26 @@ def test_a_run_of_other_measurements_is_not_gone_on_with(store, model, tmp_path,
         embed_store(store, tmp_path / "out", model=model, modalities=["gaia_g"])
 
 
+def test_a_model_that_changed_is_read_anew(store, model, embedded, tmp_path):
+    import shutil
+
+    import torch
+
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    first = embed_store(store, tmp_path / "first", model=folder)
+    assert _same(first, embedded)
+    changed = Model.from_pretrained(folder)
+    with torch.no_grad():
+        changed.network.encoder[0].mlp.fc1.weight.mul_(2)
+    shutil.rmtree(folder)
+    changed.save_pretrained(folder)
+    second = embed_store(store, tmp_path / "second", model=folder)
+    assert not _same(second, first)
+    told = [open_store(path).provenance for path in (first, second)]
+    assert told[0]["model_sha256"] != told[1]["model_sha256"]
+
+
 @pytest.mark.parametrize("asked", [["gaia_parallax"], ["desi_z"], []])
 def test_what_the_model_does_not_read_is_told(store, model, tmp_path, asked):
     with pytest.raises(

@@ -145,6 +145,30 @@ def test_generate(run, tiny_model, stars_file, tmp_path):
     assert "gaia_xp cannot be both given and target" in error
 
 
+def test_generate_passes_on_how_to_sample(run, tiny_model, stars_file, tmp_path, monkeypatch):
+    from omnisky.model import Model
+
+    calls = []
+    sample = Model.generate
+    monkeypatch.setattr(
+        Model, "generate", lambda self, *a, **how: calls.append(how) or sample(self, *a, **how)
+    )
+    command = ["generate", stars_file, "--base", tiny_model, "--target", "gaia_xp", "--samples", 2]
+    command += ["--given", "gaia_rp,gaia_bp", "--out", tmp_path / "g.parquet"]
+    drawing = ["--method", "maskgit", "--steps", 2, "--context", "append", "--top-p", 0.9]
+    code, _, error = run(*command, *drawing, "--guidance", "gaia_rp=1.5,gaia_bp=0.5")
+    assert (code, error) == (0, "")
+    (how,) = calls
+    assert how["guidance"] == {"gaia_rp": 1.5, "gaia_bp": 0.5}
+    assert (how["method"], how["steps"], how["top_p"]) == ("maskgit", 2, 0.9)
+    code, _, error = run(*command, "--overwrite", "--guidance", "much")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "--guidance much: give a number" in error
+    code, _, error = run(*command, "--overwrite", "--guidance", "gaia_g=1")
+    assert code == 2
+    assert "weights of gaia_g, which is not given" in error
+
+
 def test_pretrain_and_train_codec_pass_on_what_was_said(run, monkeypatch, tmp_path):
     import omnisky.train.codec
     import omnisky.train.pretraining
@@ -159,6 +183,37 @@ def test_pretrain_and_train_codec_pass_on_what_was_said(run, monkeypatch, tmp_pa
     assert [[str(a) for a in call[:1]] for call in calls] == [[str(recipe)]] * 2
     assert calls[0][1] == ["train.steps=2", "a=b"]
     assert [str(call[2]) for call in calls] == ["x", "runs/r"]
+
+
+def test_evaluate_says_what_is_known_and_what_was_never_seen(run, monkeypatch, tmp_path):
+    import omnisky.train.pretraining
+    from omnisky.train.pretraining import AnyToAny
+    from omnisky.train.pretraining.matrix import Entry
+
+    def entry(given, target, gain, seen):
+        numbers = {"gain": gain, "low": gain - 0.1, "high": gain + 0.1, "entropy": 1.0}
+        counts = {"marginal": 1.0, "objects": 7, "tokens": 7, "sources": (0,)}
+        return Entry(given=given, target=target, seen_together=seen, **numbers, **counts)
+
+    matrix = AnyToAny(
+        modalities=("a", "b"),
+        entries=(entry("a", "b", 0.5, seen=True), entry("b", "a", 1.5, seen=False)),
+        sources=({"source": "mock universe", "mock": True, "objects": 7},),
+        seed=3,
+    )
+    asked = {}
+    monkeypatch.setattr(
+        omnisky.train.pretraining, "evaluate_run", lambda *a, **k: asked.update(k) or matrix
+    )
+    code, printed, _ = run("evaluate", "r", "--objects", "9", "--seed", "3", "--out", tmp_path)
+    assert (code, asked) == (0, {"objects": 9, "visible": None, "seed": 3})
+    best, never = printed.split("never seen together in training (mock objects)")
+    assert "b → a: 1.50 (1.40 to 1.60), 7 objects" in best
+    assert best.index("b → a") < best.index("a → b")
+    assert "b → a" in never
+    assert "a → b" not in never
+    assert (tmp_path / "any_to_any.json").is_file()
+    assert (tmp_path / "any_to_any.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -219,7 +274,21 @@ def test_a_sky_store_is_embedded_as_a_sky_store(run, tiny_model, tmp_path):
     code, _, error = run("embed", store, "--out", out, "--base", tiny_model)
     assert code == 2
     assert "exists; choose another --out" in error
+    more = ("embed", store, "--out", tmp_path / "c", "--base", tiny_model, "--inputs")
+    code, printed, error = run(*more, "photometry")
+    assert code == 0, error
+    for wrong in (("--overwrite",), ("--id", "a")):
+        code, _, error = run("embed", store, "--out", tmp_path / "d", "--base", tiny_model, *wrong)
+        assert code == 2
+        assert "is a sky store: --overwrite and the options of reading a table are not" in error
     bad = ("embed", store, "--out", tmp_path / "b", "--base", tiny_model, "--inputs", "gaia_xp")
     code, _, error = run(*bad)
     assert code == 2
     assert "cannot embed gaia_xp" in error
+
+
+def test_workers_are_for_sky_stores(run, tiny_model, stars_file, tmp_path):
+    out = tmp_path / "e.parquet"
+    code, _, error = run("embed", stars_file, "--out", out, "--base", tiny_model, "--workers", "2")
+    assert code == 2
+    assert "is no sky store: --workers and --scheduler are not for it" in error

@@ -72,6 +72,8 @@ BAD = [
     ("pretrain nowhere.toml", "no recipe nowhere.toml"),
     ("pretrain r.toml --set steps", "--set steps: expected section.key=value"),
     ("pretrain r.toml --out run", "r.toml is not valid TOML"),
+    ("evaluate nowhere", "nowhere has no model and tokens"),
+    ("evaluate model --objects 0", 'Invalid value "0"'),
     ("train-codec r.toml --out run", "r.toml is not valid TOML"),
     ("info nothing", "'nothing' is no file or folder, and no base"),
     ("info model", "model has no config.json"),

@@ -25,13 +25,14 @@ OPTIONS = {
     "pack": f"--out --on-error {_STORE} {_WHERE}",
     "verify": _WHERE,
     "tokenize": "--out --base --inputs --overwrite --column --id --resample",
-    "embed": "--out --base --pooling --inputs --overwrite --column --id --resample",
+    "embed": f"--out --base --pooling --inputs --overwrite --column --id --resample {_WHERE}",
     "fit": "--targets --out --inputs --adaptation --base --seed --overwrite --column --id "
     "--resample",
     "predict": "--model --out --coverage --overwrite --column --id --resample",
     "generate": "--target --out --given --samples --seed --base --overwrite --column --id "
-    "--resample",
+    "--resample --method --steps --temperature --top-k --top-p --guidance --context",
     "pretrain": "--set --out",
+    "evaluate": "--objects --visible --seed --out",
     "train-codec": "--set --out",
     "codec": "--data --mock --modality --split --objects --seed --out --column --id --resample",
     "info": "",

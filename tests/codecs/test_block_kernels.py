@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from omnisky.codecs import LatentSpectrumCodec, LatentSpectrumCodecConfig
-from omnisky.codecs.fast import block_kernels, convnext
+from omnisky.codecs.fast import block_kernels, convnext, native_kernels
 from omnisky.codecs.spectrum import convnext as networks
 from omnisky.codecs.spectrum.convnext import ConvNextDecoder, ConvNextEncoder, in_precision
 from omnisky.modalities import Spectrum
@@ -123,3 +123,38 @@ def test_codec_gives_the_same_tokens_with_and_without_kernels(monkeypatch):
     monkeypatch.setattr(networks, "block_kernels", lambda: None)
     assert (codec.encode(spectra) == found).float().mean() > 0.999
     np.testing.assert_allclose(codec.decode(found, wavelength=wavelength).flux, flux, rtol=1e-4)
+
+
+@needs_kernels
+@torch.no_grad()
+def test_autocast_and_default_types_around_change_nothing(monkeypatch):
+    network, x = _network(ConvNextEncoder, (32, 64))
+    want = in_precision(network, "float32")(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(in_precision(network, "float32")(x), want)
+        assert block_kernels.__wrapped__() is not None
+        assert native_kernels.__wrapped__() is not None
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(in_precision(network, "float32")(x), want)
+        assert block_kernels.__wrapped__() is not None
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@needs_kernels
+@torch.no_grad()
+def test_nan_is_not_hidden():
+    network, x = _network(ConvNextEncoder, (32, 64))
+    network.stages[0][0].pwconv1.weight[0, 0] = torch.nan
+    assert not in_precision(network, "float32")(x).isfinite().any()
+
+
+@needs_kernels
+def test_what_the_kernels_cannot_read_is_refused():
+    network = _network(ConvNextEncoder, (32, 64))[0]
+    weights = [network.stages[0][0].weights(torch.float32)]
+    for wrong in (torch.zeros(2, 8, 32).bfloat16(), torch.zeros(2, 32, 8).mT):
+        with pytest.raises(TypeError, match="x must be contiguous float32 on the CPU; found"):
+            block_kernels().add(wrong, weights)

@@ -136,6 +136,16 @@ def test_kernels_that_differ_are_not_used(tmp_path, monkeypatch):
     assert native_kernels.__wrapped__() is None
 
 
+def test_fourier_kernels_that_differ_are_not_used(monkeypatch):
+    kernels = native_kernels()
+    if kernels is None:
+        pytest.skip("no C compiler whose kernels give what torch gives")
+    assert fourier._agree.__wrapped__(kernels)
+    right = type(kernels).fourier
+    monkeypatch.setattr(type(kernels), "fourier", lambda *given: right(*given) + 1e-3)
+    assert not fourier._agree.__wrapped__(kernels)
+
+
 def test_even_kernels_are_refused():
     x, weight, bias = _layer(1, 8, 8, 2, 2, 4)
     with pytest.raises(ValueError, match="square of odd side; found 4 x 4"):

@@ -422,10 +422,17 @@ def test_models_share_codecs_that_ship(model, monkeypatch, tmp_path):
         "one_spectrum",
         "two_spectrum",
     }
+    for name in ("toy", "any-name"):
+        _refer(tmp_path / name / "codecs" / name, "toy", right)
+        found = Codec.from_pretrained(tmp_path / name, "two_spectrum")
+        assert found.modality == "two_spectrum"
     _refer(tmp_path / "other", "toy", "0" * 64)
     with pytest.raises(CheckpointError, match="another version of the codec 'toy'"):
         Codec.from_pretrained(tmp_path / "other", "two_spectrum")
-    for name in ("none", "../codecs/toy"):
+    shutil.copytree(model / "codecs" / "gaia_g", model / "stars" / "codecs" / "gaia_g")
+    _refer(tmp_path / "g", "stars/gaia_g", sha256_of(model / "codecs/gaia_g/model.safetensors"))
+    assert Codec.from_pretrained(tmp_path / "g").modality == "gaia_g"
+    for name in ("none", "../toy", "a/b/toy", "stars/toy"):
         _refer(tmp_path / name.replace("/", "-"), name, right)
         with pytest.raises(CheckpointError, match="does not ship with this omnisky; it has gaia"):
             Codec.from_pretrained(tmp_path / name.replace("/", "-"))

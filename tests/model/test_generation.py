@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from omnisky.codecs import Tokens
-from omnisky.modalities import UnknownModalityError
+from omnisky.codecs import ScalarCodec, Tokenizer, Tokens
+from omnisky.modalities import Observations, Scalar, UnknownModalityError
+from omnisky.model import Model
 from omnisky.model.generation import ScalarPosterior
 
 PHOTOMETRY = ("gaia_g", "gaia_bp", "gaia_rp", "twomass_j", "twomass_h", "twomass_k")
@@ -82,3 +83,27 @@ def test_bad_requests_are_refused(star_model, photometry):
     )
     with pytest.raises(ValueError, match=r"1 objects have no token .* the first is object 1"):
         star_model.generate(nothing, "apogee_teff")
+
+
+def test_a_scalar_of_two_tokens_has_a_posterior_and_finer_samples():
+    rng = np.random.default_rng(0)
+    values = Scalar(rng.normal(size=4000))
+    codecs = {
+        "gaia_g": ScalarCodec.fit(values, modality="gaia_g", bins=16, tokens=2),
+        "gaia_bp": ScalarCodec.fit(values, modality="gaia_bp", bins=16),
+    }
+    torch.manual_seed(0)
+    model = Model.from_preset("tiny", Tokenizer(codecs))
+    model.network.eval()
+    given = Observations({"gaia_bp": Scalar(rng.normal(size=3))})
+    found = model.generate(given, "gaia_g", n_samples=400, seed=1)["gaia_g"]
+    assert found.probabilities.shape == (3, 16)
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
+    assert found.samples.shape == (400, 3)
+    assert len(np.unique(found.samples)) > 3 * 16
+    # Bins hold the samples in the proportions of the posterior.
+    edges = codecs["gaia_g"].bins.edges[0].numpy()
+    share = [
+        np.bincount(np.searchsorted(edges, s, side="right"), minlength=16) for s in found.samples.T
+    ]
+    np.testing.assert_allclose(np.array(share) / 400, found.probabilities, atol=0.1)

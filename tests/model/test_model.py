@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from omnisky.codecs import Tokenizer
+from omnisky.codecs import Codec, Tokenizer
+from omnisky.modalities import Observations, Scalar
 from omnisky.model import Model, shipped
 from omnisky.storage import CheckpointError
 
@@ -22,12 +23,35 @@ def test_a_saved_model_embeds_alike(star_model, mini, tmp_path):
 
 
 def test_half_precision_weights_load_as_single(star_model, mini, tmp_path):
-    folder = star_model.save_pretrained(tmp_path / "m", half=True)
+    folder = star_model.save_pretrained(tmp_path / "m", stored="float16")
     again = Model.from_pretrained(folder)
     given = mini.observations[:20]
     assert all(p.dtype == torch.float32 for p in again.network.parameters())
     difference = again.embed(given).vectors - star_model.embed(given).vectors
     assert np.abs(difference).max() < 0.02
+
+
+def test_weights_in_eight_bits_are_near(star_model, mini, tmp_path):
+    folder = star_model.save_pretrained(tmp_path / "m", stored="int8")
+    sizes = [(folder / "model.safetensors").stat().st_size]
+    half = star_model.save_pretrained(tmp_path / "h", stored="float16")
+    sizes.append((half / "model.safetensors").stat().st_size)
+    assert sizes[0] < 0.75 * sizes[1]
+    again = Model.from_pretrained(folder)
+    given = mini.observations[:20]
+    wanted = star_model.embed(given).vectors
+    assert np.abs(again.embed(given).vectors - wanted).max() < 0.05 * wanted.std()
+    with pytest.raises(ValueError, match="stored as float32, float16 or int8; found 'int4'"):
+        star_model.save_pretrained(tmp_path / "n", stored="int4")
+
+
+def test_shipped_models_load_and_answer():
+    sky = Model.from_pretrained("nano-sky")
+    given = Observations({"legacysurvey_flux_r": Scalar(np.array([10.0, 100.0]))})
+    z = sky.generate(given, "desi_z", n_samples=32)["desi_z"]
+    assert np.isfinite(z.mean).all()
+    # Brighter is nearer.
+    assert z.mean[1] < z.mean[0]
 
 
 def test_embeddings_need_no_particular_modality(star_model, mini):
@@ -69,4 +93,11 @@ def test_shipped_models_know_the_stars(name, mini):
     embedding = model.embed(mini.observations)
     assert embedding.valid.all()
     assert np.isfinite(embedding.vectors).all()
-    assert ("apogee_teff" in model.network.names) == (name == "nano")
+    assert "apogee_teff" in model.network.names
+
+
+def test_a_shared_codec_may_have_more_modalities_than_the_model(tmp_path):
+    codec = Codec.from_pretrained("image", modality="hsc_image")
+    model = Model.from_preset("tiny", Tokenizer({"hsc_image": codec}))
+    again = Model.from_pretrained(model.save_pretrained(tmp_path / "m"))
+    assert list(again.tokenizer.codecs) == again.network.names == ["hsc_image"]

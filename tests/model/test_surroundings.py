@@ -129,10 +129,20 @@ def test_both_are_learned_as_inputs_and_as_targets(model, tokens):
     assert after[f"entropy/{MAP}"] < before[f"entropy/{MAP}"]
 
 
-@pytest.mark.parametrize("steps", [1, 6])
-def test_a_catalogue_is_generated_with_its_number_of_sources(model, observations, steps):
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"steps": 1},
+        {"steps": 6},
+        {"steps": 6, "context": "append"},
+        {"steps": 4, "method": "maskgit"},
+        {"method": "autoregressive", "context": "append"},
+    ],
+    ids=str,
+)
+def test_a_catalogue_is_generated_with_its_number_of_sources(model, observations, how):
     given = observations.select(FLUX, MAP)[2:7]
-    found = model.generate(given, CATALOG, n_samples=3, steps=steps)
+    found = model.generate(given, CATALOG, n_samples=3, **how)
     samples = found[CATALOG]
     assert len(samples) == 3
     assert all(isinstance(s, Catalog) and len(s) == 5 for s in samples)

@@ -107,8 +107,8 @@ def test_all_damaged_is_an_error(tmp_path):
 def test_another_format_is_an_error(tmp_path):
     checkpoints.save(made(1), tmp_path, keep=2)
     path = checkpoints.save(made(2), tmp_path, keep=2) / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(CheckpointError, match="format 2; this omnisky reads format 1"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3}))
+    with pytest.raises(CheckpointError, match="format 3; this omnisky reads format 1 and 2"):
         checkpoints.latest(tmp_path)
 
 

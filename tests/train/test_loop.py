@@ -11,6 +11,7 @@ from toy_objective import Toy, config
 from omnisky.train import log as logs
 from omnisky.train import train
 from omnisky.train.checkpoint import latest
+from omnisky.train.sampler import EpochSampler
 
 
 def lines(out):
@@ -109,12 +110,67 @@ def test_starting_anew_sets_the_earlier_run_aside(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     run(tmp_path, steps=20)
     toy = Toy()
-    toy.y[:] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"loss is nan at step 24.*Lower learning_rate"):
+    toy.y[90] = float("nan")
+    sampler = EpochSampler(100, 8, 0)
+    batches = [sampler.next_batch().tolist() for _ in range(40)]
+    step = next(n for n, batch in enumerate(batches, 1) if n > 20 and 90 in batch)
+    said = (
+        rf"step {step}: process 0, micro-batch 1 of 1: loss nan, .* objects 90 of 8. The step was"
+    )
+    with pytest.raises(FloatingPointError, match=said):
         run(tmp_path, toy)
     found = latest(tmp_path)
     assert found is not None
-    assert found.step == 20
+    assert found.step == (step - 1) // 10 * 10
+    # The weights are those before that step.
+    assert all(bool(torch.isfinite(t).all()) for t in toy.module.state_dict().values())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path):
+    toy = Toy(noise=False)
+    toy.module[1].weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(FloatingPointError, match=r"step 1: all losses are finite, the length of"):
+        run(tmp_path, toy)
+
+
+def test_micro_batches_are_one_batch(tmp_path):
+    one, _ = run(tmp_path / "one", Toy(noise=False))
+    four, _ = run(tmp_path / "four", Toy(noise=False), accumulate=4)
+    for first, second in zip(lines(tmp_path / "one"), lines(tmp_path / "four"), strict=True):
+        for name in ("loss", "gradient_norm"):
+            assert first[name] == pytest.approx(second[name], rel=1e-5)
+    for first, second in zip(one.module.parameters(), four.module.parameters(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="multiple of 3: the number of processes, 1, times accum"):
+        run(tmp_path / "three", accumulate=3)
+
+
+def test_a_run_of_micro_batches_goes_on_to_the_bit(tmp_path):
+    settings = {"accumulate": 2, "schedule": "constant"}
+    whole, _ = run(tmp_path / "whole", **settings)
+    run(tmp_path / "parts", steps=20, **settings)
+    parts, _ = run(tmp_path / "parts", **settings)
+    assert same_weights(whole, parts)
+
+
+def test_what_an_objective_tells_becomes_rates(tmp_path):
+    class Telling(Toy):
+        def loss(self, module, indices, generator):
+            loss, metrics = super().loss(module, indices, generator)
+            return loss, {**metrics, "tokens": 5.0 * len(indices), "flops": 1e6 * len(indices)}
+
+    run(tmp_path, Telling(), accumulate=2)
+    for line in lines(tmp_path):
+        assert line["tokens_per_second"] == pytest.approx(5 * line["examples_per_second"])
+        assert 0 < line["mfu"] < 1
+        assert "flops" not in line
+
+
+def test_what_cannot_compute_again_says_so(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"no set_recompute\(\); use activation_checkpointing=false"
+    ):
+        run(tmp_path, activation_checkpointing=True)
 
 
 def test_lines_after_the_checkpoint_are_dropped(tmp_path):

@@ -58,8 +58,9 @@ def test_same_steps_as_torch():
             moved.zero_grad()
             module(x).square().mean().backward()
             moved.step()
-    assert torch.equal(ours.weight, theirs.weight)
-    assert torch.equal(ours.bias, theirs.bias)
+    # Ours goes over memory once, theirs parameter by parameter: only rounding may differ.
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-6, atol=1e-7)
 
 
 def test_wrong_modules_are_told():

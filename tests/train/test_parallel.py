@@ -9,9 +9,10 @@ import pytest
 import torch
 from toy_objective import Toy, config, environment
 
+from omnisky.storage import CheckpointError
 from omnisky.train import train
 from omnisky.train.checkpoint import latest
-from omnisky.train.parallel import join_processes, wrap
+from omnisky.train.parallel import Processes, join_processes, place, wrap
 
 PROGRAM = Path(__file__).with_name("toy_objective.py")
 
@@ -59,6 +60,14 @@ def test_one_process_needs_nothing():
         processes.wait()
 
 
+def test_machines_that_do_not_share_a_folder_are_told(tmp_path, monkeypatch):
+    toy = Toy()
+    train(toy, config(), tmp_path, progress=False, device="cpu")
+    monkeypatch.setattr(Processes, "gather", lambda self, value: [value, None])
+    with pytest.raises(CheckpointError, match=r"process 0 40, process 1 None\. All machines"):
+        train(toy, config(), tmp_path, progress=False, device="cpu")
+
+
 def test_a_device_that_is_not_there_is_told(monkeypatch):
     count = torch.cuda.device_count()
     with (
@@ -66,3 +75,12 @@ def test_a_device_that_is_not_there_is_told(monkeypatch):
         join_processes(f"cuda:{count}"),
     ):
         pass
+
+
+def test_weights_without_memory_need_somebody_to_make_them():
+    module = torch.nn.Linear(2, 2, device="meta")
+    with (
+        join_processes("cpu") as processes,
+        pytest.raises(ValueError, match=r"Linear has weights on the meta device and no material"),
+    ):
+        place(module, processes, "none", 0)

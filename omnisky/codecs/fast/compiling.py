@@ -48,10 +48,12 @@ def compiled(
             command = [compiler, *_FLAGS, f"-I{Path(__file__).parent}", str(source), "-o"]
             subprocess.run([*command, str(library)], check=True, capture_output=True, timeout=120)
             kernels = wrap(ctypes.CDLL(str(library)))
-        if agree(kernels):
-            return kernels
+        # Asked once for all: the first caller's autocast must not decide.
+        with torch.autocast("cpu", enabled=False):
+            if agree(kernels):
+                return kernels
         reason = "they differ from torch"
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         reason = str(error)
     logging.getLogger(__name__).info("plain torch instead of %s: %s", source.name, reason)
     return None

@@ -51,7 +51,8 @@ INLINE vec gelu(vec x) {
     bottom = bottom * square + 1.0f;
     vec whole = 0.5f * x;
     vec inner = whole + whole * x * top / bottom;
-    return choose(square < 31.2f, inner, choose(x > 0, x, (vec){0}));
+    /* NaN stays NaN. */
+    return choose(square >= 31.2f, choose(x > 0, x, (vec){0}), inner);
 }
 
 /* One pixel: the convolution over its neighbours in x, and the normalisation over channels. */

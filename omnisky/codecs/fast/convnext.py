@@ -88,9 +88,14 @@ class BlockKernels:
         objects, pixels, channels = x.shape
         rows, short, threads = objects * pixels, blocks[0].wide.dtype, torch.get_num_threads()
         half = int(short == torch.bfloat16)
-        normed = torch.empty(rows, channels, dtype=short)
-        hidden = torch.empty(rows, 4 * channels, dtype=short)
-        power = torch.empty(objects, self._pieces, 4 * channels)
+        if x.dtype != torch.float32 or not x.is_contiguous() or x.device.type != "cpu":
+            raise TypeError(
+                f"x must be contiguous float32 on the CPU; found {x.dtype} on {x.device}, strides "
+                f"{x.stride()}"
+            )
+        normed = x.new_empty(rows, channels, dtype=short)
+        hidden = x.new_empty(rows, 4 * channels, dtype=short)
+        power = x.new_empty(objects, self._pieces, 4 * channels)
         how, size = (half, threads), (objects, pixels)
         for b in blocks:
             given = (x, b.spatial, b.spatial_bias, b.gain, b.shift, normed, *size, channels, _EPS)
@@ -108,7 +113,7 @@ class BlockKernels:
 def _response(power: Tensor, gamma: Tensor) -> Tensor:
     """Return the factor of each channel, equations 1-3 of the paper, shape (object, channel)."""
     response = power.sqrt()
-    return torch.addcmul(torch.ones(()), gamma, response / (response.mean(1, keepdim=True) + 1e-6))
+    return 1 + gamma * (response / (response.mean(1, keepdim=True) + 1e-6))
 
 
 @cache
@@ -120,11 +125,11 @@ def block_kernels() -> BlockKernels | None:
 @torch.no_grad()
 def _agree(kernels: BlockKernels) -> bool:
     """Tell whether the kernels give what torch gives, in both precisions."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     channels = 32
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
     many = 4 * channels
     one = [random(7, channels) / 3, *(random(channels) for _ in range(3))]
@@ -138,6 +143,11 @@ def _agree(kernels: BlockKernels) -> bool:
     y = F.gelu(F.linear(y, weights.wide, weights.wide_bias))
     y = y * _response(y.square().sum(1), weights.gamma)[:, None] + weights.beta
     wanted = x + F.linear(y, weights.narrow, weights.narrow_bias)
+    hidden_nan = x.clone()
+    hidden_nan[0, 0, 0] = torch.nan
+    kernels.add(hidden_nan, [weights])
+    if not bool(hidden_nan[0, 0].isnan().all()):
+        return False
     for dtype, tolerance in ((torch.float32, _TOLERANCE), (torch.bfloat16, 0.02)):
         found = x.clone()
         products = {"wide": weights.wide.to(dtype), "narrow": weights.narrow.to(dtype)}

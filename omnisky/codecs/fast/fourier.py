@@ -18,6 +18,7 @@ from functools import cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from omnisky.codecs.fast.native import Kernels, native_kernels
 from omnisky.codecs.fast.workspace import Workspace
@@ -163,6 +164,23 @@ def _compiled(
     return kernels.fourier(flat, layer, matrices, shape, work)
 
 
+@cache
+@torch.no_grad()
+def _agree(kernels: Kernels) -> bool:
+    """Tell whether the kernels give what torch gives, on images that fill no tile."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    how = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
+    x, weight = torch.randn(2, 19, 9, 5, **how), torch.randn(64, 5, 7, 7, **how) / 16
+    bias, work = torch.randn(64, **how), Workspace()
+    if not kernels.fits_fourier(x, weight):
+        return False
+    with torch.autocast("cpu", enabled=False):
+        by = _transforms(_TILE + 6, 7)
+        found = _compiled(kernels, x, (weight, bias), by, work)[:, :19, :9]
+        wanted = F.conv2d(x.movedim(3, 1), weight, bias, padding=3).movedim(1, 3)
+    return torch.allclose(found, wanted, rtol=0, atol=1e-4)
+
+
 def _products(
     spectra: tuple[Tensor, ...], weight: Tensor, by: _Transforms, work: Workspace
 ) -> Tensor:
@@ -220,7 +238,7 @@ def conv_fourier(
     count, height, width, _ = x.shape
     by = _transforms(_TILE + kernel - 1, kernel)
     kernels = native_kernels()
-    if kernels is not None and kernels.fits_fourier(x, weight):
+    if kernels is not None and kernels.fits_fourier(x, weight) and _agree(kernels):
         return _compiled(kernels, x, (weight, bias), by, work)[:, :height, :width]
     flat, sizes = _spectra(x, kernel, by.first, by.tile_real, by.tile_full, work)
     spectra = flat.split(sizes)

@@ -137,7 +137,7 @@ class Kernels:
         plan = _FourierPlan(*(tensor.data_ptr() for tensor in tensors), *sizes)
         size = self._library.fourier_scratch(ctypes.byref(plan))
         scratch = work.take("kernels", threads, size)
-        out = torch.empty(shape[0], shape[1] * m, shape[2] * m, n_out)
+        out = spectra.new_empty(shape[0], shape[1] * m, shape[2] * m, n_out)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (packed, out, scratch)]
         self._library.fourier(ctypes.byref(plan), *pointers, ctypes.c_long(threads))
         return out
@@ -191,10 +191,10 @@ def native_kernels() -> Kernels | None:
 @torch.no_grad()
 def _agree(kernels: Kernels) -> bool:
     """Tell whether the kernels give what torch gives, on sizes that fill no group of rows."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
     x, spatial, mix = random(2, 12, 20, 64), random(96, 64, 3, 3) / 24, random(32, 96) / 10
     bias, mix_bias = random(96), random(32)

@@ -31,7 +31,7 @@ class Workspace:
         buffer = self._buffers.get(name)
         if buffer is None or len(buffer) < size:
             self._buffers.pop(name, None)
-            buffer = self._buffers[name] = torch.empty(size)
+            buffer = self._buffers[name] = torch.empty(size, dtype=torch.float32, device="cpu")
         return buffer[:size].view(shape)
 
     def padded(self, x: Tensor, before: int, below: int, right: int) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import ClassVar, Self
 
@@ -181,11 +182,11 @@ class ImageCodec(LearnedCodec):
         with torch.autocast(codes.device.type, enabled=False):
             return self.head(hidden.to(codes.dtype), bands, context)
 
-    def _autocast(self, x: Tensor) -> torch.autocast:
+    def _autocast(self, x: Tensor) -> AbstractContextManager:
         """Return the context of the network for a precision of "bf16", else what is around."""
-        bf16 = checked_precision(self) == "bf16"
-        enabled = bf16 or torch.is_autocast_enabled(x.device.type)
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
+        if checked_precision(self) == "bf16":
+            return torch.autocast(x.device.type, torch.bfloat16)
+        return nullcontext()
 
     def _compress(self, flux: Tensor, bands: Sequence[Key]) -> Tensor:
         units = self.stem.units(bands)[:, None, None]

@@ -39,7 +39,6 @@ class _Held:
 
     def __init__(self, codecs: Mapping[str, ScalarCodec]) -> None:
         self._modules = [codec._modules for codec in codecs.values()]
-        # Kept alive, so that no other object can have their number.
         self._bins = [codec.bins for codec in codecs.values()]
         self._buffers = [bins._buffers for bins in self._bins]
         self._tensors = list(chain.from_iterable(map(_BUFFERS, self._buffers)))

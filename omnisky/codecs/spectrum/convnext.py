@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -197,7 +198,7 @@ class ConvNextDecoder(nn.Module):
             x = layer(x)
         # Flux is known better than to the three digits of a bfloat16 that autocast may ask for.
         with torch.autocast(x.device.type, enabled=False):
-            return stage(spread(x.float()))
+            return stage(spread(x.to(self.upsample_layers[-1][-1].weight.dtype)))
 
 
 def in_precision(
@@ -227,23 +228,31 @@ def in_precision(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if kernels is not None:
         steps = [_compiled(layer, kernels, dtype) for layer in network.steps()]
-        return lambda x: _apply(steps, x)
+        return partial(_apply, steps)
     return network if precision == "float32" else _in_bf16(network)
 
 
 def _apply(steps: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
-    for step in steps:
-        x = step(x)
-    return x
+    # The precision is the one that was asked for, not that of an autocast around.
+    with torch.autocast("cpu", enabled=False):
+        x = x.float()
+        for step in steps:
+            x = step(x)
+        return x
 
 
 def _compiled(
     layer: nn.Module, kernels: BlockKernels, dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
-    """Return a layer whose blocks, if it is a stage, go through the kernels where they fit."""
+    """Return a layer whose blocks, if it is a stage, go through the kernels where they fit.
+
+    Hooks of blocks are not called.
+    """
     blocks = [part for part in layer.children() if isinstance(part, _Block)]
-    if not blocks or not kernels.fits(blocks[0].norm.weight.shape[0]):
+    if not blocks:
         return layer
+    if not kernels.fits(blocks[0].norm.weight.shape[0]):
+        return layer if dtype == torch.float32 else _in_bf16(layer)
     weights = [block.weights(dtype) for block in blocks]
 
     def stage(x: Tensor) -> Tensor:

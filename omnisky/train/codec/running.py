@@ -78,7 +78,7 @@ def train_codec(
     if in_main_process():
         for name in plan.scalars.modalities if plan.scalars else ():
             codecs[name] = fit_codec(name, plan.scalars, plan.sources, folder)
-        # Last, and all together: what was interrupted before has written no codec and can go on.
+        # Last, and one right after the other: what was interrupted before has written no codec.
         for name, found in codecs.items():
             extra = partial(_write_report, report) if found is codec else None
             found.save(written[name], extra=extra)

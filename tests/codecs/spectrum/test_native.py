@@ -319,3 +319,13 @@ def test_the_codec_that_ships_keeps_its_figures_on_new_mock_spectra():
         # One galaxy with extreme lines can decide it for all: 0.98 is for thousands of objects.
         assert report["r2"] > 0.9
         assert report["mask_auc"] > 0.9
+
+
+def test_encoding_and_counting_at_once_are_the_two_alone(codec, mock):
+    of = codec.of("desi_spectrum")
+    spectra = changed(mock["desi_spectrum"], flux=1e9 * mock["desi_spectrum"].flux)
+    ids, mask, outside = of.encode_counted(spectra)
+    wanted = of.encode_masked(spectra)
+    assert torch.equal(ids, wanted[0])
+    assert torch.equal(mask, wanted[1])
+    assert outside == of.count_outside(spectra) > 0

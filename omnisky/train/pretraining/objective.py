@@ -1,0 +1,272 @@
+"""The loss of masked modelling on tokens of one or several sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnisky.codecs.tokens import Tokens
+from omnisky.model.masking import MaskingConfig, sample_masks
+from omnisky.model.transformer import Selection, Transformer
+from omnisky.train.pretraining.recipe import EvaluationRecipe
+from omnisky.train.pretraining.tokentable import TokenTable
+from omnisky.train.speed import work_of
+
+__all__ = ["Laid", "PretrainingObjective"]
+
+# Tokens evaluated at a time, which bounds memory.
+_TOKENS_AT_ONCE = 40_000
+_EVALUATION = EvaluationRecipe()
+
+
+class Laid:
+    """The tokens of one source, and which slots of a network they fill.
+
+    Parameters
+    ----------
+    table : TokenTable
+        The tokens.
+    network : Transformer
+        The network.
+
+    Raises
+    ------
+    UnknownModalityError
+        If the network does not know a modality.
+    ValueError
+        If a modality has another number of tokens there, or ids beyond its vocabulary.
+    """
+
+    def __init__(self, table: TokenTable, network: Transformer) -> None:
+        self.table = table
+        # Objects as bad as the worst of the table, for the network's own checks.
+        worst = torch.tensor(table.about["largest"], dtype=torch.long)[None]
+        sizes = list(table.modalities.values())
+        network.lay_out(Tokens(dict(zip(table.modalities, worst.split(sizes, 1), strict=True))))
+        slots = torch.cat([network.slots_of(name).cpu() for name in table.modalities])
+        self._order = slots.argsort()
+        self.slots = slots[self._order]
+        numbers = network.slot_modality.cpu()[self.slots]
+        # Modalities numbered through those of the source, and their numbers in the network.
+        self.numbers, self.modality = numbers.unique(return_inverse=True)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, rows: np.ndarray) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """Return ids and mask of some objects, a column for each of `slots`."""
+        ids, mask = self.table.take(rows)
+        return ids[:, self._order], mask[:, self._order]
+
+    def local(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Return the source's numbers of modalities that have a number in the network."""
+        mine = self.numbers.tolist()
+        return tuple(mine.index(n) for n in numbers if n in mine)
+
+    def thinned(self, chosen: Bool[Tensor, " T"], most: int) -> Bool[Tensor, " T"]:
+        """Return some of the slots chosen, evenly spaced within modalities, short ones whole.
+
+        Parameters
+        ----------
+        chosen : BoolTensor, shape (T,)
+            Which slots.
+        most : int
+            How many at most; 0 for all.
+        """
+        sizes = torch.bincount(self.modality[chosen], minlength=len(self.numbers))
+        if not most or int(sizes.sum()) <= most:
+            return chosen
+        cap = max(c for c in range(1, most + 1) if c == 1 or int(sizes.clamp(max=c).sum()) <= most)
+        kept = torch.zeros_like(chosen)
+        for place, size in enumerate(sizes.tolist()):
+            slots = (chosen & (self.modality == place)).nonzero()[:, 0]
+            kept[slots[torch.linspace(0, max(size - 1, 0), min(size, cap)).long()]] = True
+        return kept
+
+    def widened(self, ids: Int[Tensor, "B T"], width: int) -> Int[Tensor, "B S"]:
+        """Return a table of all slots of the network."""
+        if len(self.slots) == width:
+            return ids
+        wide = ids.new_zeros(len(ids), width)
+        wide[:, self.slots] = ids
+        return wide
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What the network is given, and what it is asked."""
+
+    ids: Tensor
+    visible: Selection
+    asked: Selection
+
+    @property
+    def targets(self) -> Int[Tensor, " row"]:
+        """The id of every asked slot, flattened."""
+        return torch.gather(self.ids, 1, self.asked.slots).flatten()
+
+
+class PretrainingObjective:
+    """Cross-entropy of hidden tokens, as the loop of `omnisky.train` wants it.
+
+    The loss is the sum over the tokens asked for of weight × cross-entropy, divided by the number
+    of objects: a mean over objects, so that splitting a batch over processes changes nothing.
+
+    Parameters
+    ----------
+    module : Transformer
+        What is trained.
+    tokens, held_out : Tokens or sequence of TokenTable
+        Training tokens, of one source or of several, and tokens to evaluate on.
+    masking : MaskingConfig
+        What is hidden.
+    token_weights : mapping of str to float
+        Weight of one token of a modality.
+    weights : sequence of float
+        Share of each source in a batch; equal by default.
+    evaluation : EvaluationRecipe
+        How many held-out objects to evaluate on, and how much they show.
+
+    Raises
+    ------
+    UnknownModalityError
+        If the network does not know a modality.
+    ValueError
+        If tokens do not fit the network.
+    """
+
+    def __init__(
+        self,
+        module: Transformer,
+        tokens: Tokens | Sequence[TokenTable],
+        held_out: Tokens | Sequence[TokenTable],
+        masking: MaskingConfig,
+        token_weights: Mapping[str, float] | None = None,
+        *,
+        weights: Sequence[float] = (),
+        evaluation: EvaluationRecipe = _EVALUATION,
+    ) -> None:
+        self.module: nn.Module = module
+        self.transformer = module
+        self.masking = masking
+        self.evaluation = evaluation
+        self.sources = [Laid(table, module) for table in _tables(tokens)]
+        self.held_out = [Laid(table, module) for table in _tables(held_out)]
+        counts = [len(source) for source in self.sources]
+        self.n_examples = sum(counts)
+        self.mixture = list(zip(counts, weights or [1.0] * len(counts), strict=True))
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self.weights = {n: (token_weights or {}).get(n, 1.0) for n in module.names}
+        self.hidden = tuple(module.names.index(n) for n in masking.never_visible)
+        self.favoured = tuple(module.names.index(n) for n in masking.favoured)
+        about = [module.config.to_dict(), asdict(masking), self.weights, self.mixture]
+        prints = [source.table.fingerprint for source in self.sources]
+        self.fingerprint = hashlib.sha256(json.dumps([*about, prints]).encode()).hexdigest()
+
+    def loss(
+        self, module: nn.Module, indices: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and the mean cross-entropy a token of each modality asked for."""
+        batch = self._drawn(indices.numpy(), generator)
+        targets = batch.targets
+        total = torch.zeros((), device=targets.device)
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        for name, rows, logits in module(batch.ids, batch.visible, batch.asked):
+            entropy = F.cross_entropy(logits.float(), targets[rows], reduction="sum")
+            total = total + self.weights[name] * entropy
+            sums[name] = sums.get(name, 0.0) + entropy.detach().double()
+            counts[name] = counts.get(name, 0) + len(rows)
+        metrics = {f"entropy/{name}": s / counts[name] for name, s in sums.items()}
+        work = work_of(self.transformer, batch.visible, batch.asked)
+        return total / len(indices), metrics | work
+
+    def _drawn(self, indices: np.ndarray, generator: torch.Generator) -> _Batch:
+        """Read objects and draw what they show; those of one source come one after the other."""
+        owner = np.searchsorted(self._starts, indices, side="right") - 1
+        width = len(self.transformer.slot_modality)
+        ids, visible, asked = [], [], []
+        for number in np.unique(owner).tolist():
+            source = self.sources[number]
+            mine, present = source.take(indices[owner == number] - self._starts[number])
+            # Slots that the source has not are no part of it: masks of few slots are drawn fast.
+            favoured = source.local(self.favoured)
+            masking = self.masking if favoured else replace(self.masking, favour=0.0)
+            seen, wanted = sample_masks(
+                present, source.modality, masking, generator, source.local(self.hidden), favoured
+            )
+            ids.append(source.widened(mine, width))
+            visible.append(Selection(source.slots[seen.slots], seen.mask))
+            asked.append(Selection(source.slots[wanted.slots], wanted.mask))
+        batch = _Batch(torch.cat(ids), _joined(visible), _joined(asked))
+        return _moved(batch, self.transformer.slot_modality.device)
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the cross-entropy of each modality given all others that may be visible."""
+        return {
+            f"entropy/{name}": self._entropy_given_others(i)
+            for i, name in enumerate(self.transformer.names)
+            if any(i in source.numbers.tolist() for source in self.held_out)
+        }
+
+    @torch.no_grad()
+    def _entropy_given_others(self, number: int) -> float:
+        total, count = 0.0, 0
+        for source in self.held_out:
+            step = max(1, _TOKENS_AT_ONCE // len(source.slots))
+            end = min(self.evaluation.objects, len(source))
+            for start in range(0, end, step):
+                batch = self._given_others(source, np.arange(start, min(start + step, end)), number)
+                targets = batch.targets
+                for _, rows, logits in self.transformer(batch.ids, batch.visible, batch.asked):
+                    total += float(F.cross_entropy(logits, targets[rows], reduction="sum"))
+                    count += len(rows)
+        return total / max(count, 1)
+
+    def _given_others(self, source: Laid, rows: np.ndarray, number: int) -> _Batch:
+        """Ask objects for one modality, given all others."""
+        ids, present = source.take(rows)
+        mine = source.numbers[source.modality] == number
+        others = ~mine & ~torch.isin(
+            source.modality, torch.tensor(source.local(self.hidden), dtype=torch.long)
+        )
+        others = source.thinned(others, self.evaluation.visible)
+        keep = present[:, mine].any(1) & present[:, others].any(1)
+        ids, present = ids[keep], present[keep]
+        visible = Selection(source.slots[others].expand(len(ids), -1), present[:, others])
+        asked = Selection(source.slots[mine].expand(len(ids), -1), present[:, mine])
+        device = self.transformer.slot_modality.device
+        wide = source.widened(ids, len(self.transformer.slot_modality))
+        return _moved(_Batch(wide, visible, asked), device)
+
+
+def _tables(given: Tokens | Sequence[TokenTable]) -> Sequence[TokenTable]:
+    return [TokenTable.from_tokens(given)] if isinstance(given, Tokens) else given
+
+
+def _joined(selections: Sequence[Selection]) -> Selection:
+    """Return the selections of all objects, as wide as the widest."""
+    if len(selections) == 1:
+        return selections[0]
+    width = max(s.slots.shape[1] for s in selections)
+    wide = [(width - s.slots.shape[1], s) for s in selections]
+    return Selection(
+        torch.cat([F.pad(s.slots, (0, more)) for more, s in wide]),
+        torch.cat([F.pad(s.mask, (0, more)) for more, s in wide]),
+    )
+
+
+def _moved(batch: _Batch, device: torch.device) -> _Batch:
+    """Return a batch on the device that computes."""
+    visible, asked = (
+        Selection(s.slots.to(device), s.mask.to(device)) for s in (batch.visible, batch.asked)
+    )
+    return _Batch(batch.ids.to(device), visible, asked)

@@ -1,0 +1,140 @@
+"""Run a pretraining recipe from its data to a model folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from omnisky.codecs.codec import Codec
+from omnisky.codecs.loading import load_pretrained
+from omnisky.codecs.loading import shipped as shipped_codecs
+from omnisky.codecs.tokenizer import Tokenizer
+from omnisky.model.model import Model
+from omnisky.model.model import shipped as shipped_models
+from omnisky.train.loop import train
+from omnisky.train.parallel import in_main_process
+from omnisky.train.pretraining.matrix import AnyToAny, any_to_any
+from omnisky.train.pretraining.objective import PretrainingObjective
+from omnisky.train.pretraining.recipe import PretrainingRecipe
+from omnisky.train.pretraining.tokenising import Part, tokenise_sources
+from omnisky.train.recipe import read_recipe, write_json
+
+__all__ = ["pretrain"]
+
+
+def pretrain(
+    recipe: str | os.PathLike, overrides: Iterable[str] = (), out: str | os.PathLike = "runs/model"
+) -> Model:
+    """Pretrain a model as a recipe says and write it to ``<out>/model``.
+
+    Parameters
+    ----------
+    recipe : path
+        A TOML file of a `PretrainingRecipe`.
+    overrides : iterable of str
+        ``key=value`` settings that replace the recipe's.
+    out : path
+        Folder of the run; if it holds one that was interrupted, that goes on. Tokens are kept in
+        ``<out>/tokens`` and used again.
+
+    Returns
+    -------
+    Model
+        The pretrained model.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a model already.
+    FileNotFoundError, ValueError
+        If the recipe, its codecs or its data do not fit; see `omnisky.train.read_recipe`.
+    """
+    plan = read_recipe(recipe, PretrainingRecipe, overrides)
+    folder = Path(out)
+    if (folder / "model").exists():
+        raise FileExistsError(f"{folder / 'model'} exists; choose another --out or remove it")
+    tokenizer = _tokenizer(plan)
+    parts = tokenise_sources(plan.data, tokenizer, folder)
+    torch.manual_seed(plan.train.seed)
+    if plan.start_from:
+        model = Model.from_pretrained(plan.start_from).extended(tokenizer)
+    else:
+        # Divided weights are made where they are kept; nobody needs memory for all of them.
+        divided = plan.train.sharding == "fsdp2"
+        with torch.device("meta") if divided else nullcontext():
+            model = Model.from_preset(plan.preset, tokenizer)
+    model.network.set_dropout(plan.dropout)
+    objective = _objective(model, plan, parts)
+    if in_main_process():
+        write_json(plan, folder / "recipe.json")
+    train(objective, plan.train, folder)
+    model.network.eval()
+    model.network.set_dropout(0.0)
+    if in_main_process():
+        model.save_pretrained(folder / "model")
+        if plan.evaluation.matrix_objects:
+            _matrix(model, plan, parts).save(folder)
+    return model
+
+
+def _matrix(model: Model, plan: PretrainingRecipe, parts: Sequence[Part]) -> AnyToAny:
+    return any_to_any(
+        model.network,
+        [part.training for part in parts if part.training is not None],
+        [part.held_out for part in parts],
+        objects=plan.evaluation.matrix_objects,
+        visible=plan.evaluation.visible,
+        seed=plan.evaluation.seed,
+    )
+
+
+def _objective(
+    model: Model, plan: PretrainingRecipe, parts: Sequence[Part]
+) -> PretrainingObjective:
+    trained = [(p.training, p.source.weight) for p in parts if p.training is not None]
+    return PretrainingObjective(
+        model.network,
+        [table for table, _ in trained],
+        [part.held_out for part in parts],
+        plan.masking,
+        plan.token_weights,
+        weights=[weight for _, weight in trained],
+        evaluation=plan.evaluation,
+    )
+
+
+def _tokenizer(plan: PretrainingRecipe) -> Tokenizer:
+    """Return the codecs of the model's modalities, in order.
+
+    Raises
+    ------
+    ValueError
+        If a modality has no codec.
+    """
+    places = (plan.codecs,) if isinstance(plan.codecs, str) else plan.codecs
+    codecs: dict[str, Codec] = {}
+    for place in places:
+        codecs = {**_codecs_of(place), **codecs}
+    names = plan.modalities or tuple(codecs)
+    missing = [name for name in names if name not in codecs]
+    if missing:
+        raise ValueError(
+            f"{', '.join(places)} has no codec of {', '.join(missing)}; there are codecs of "
+            f"{', '.join(sorted(codecs))}"
+        )
+    return Tokenizer({name: codecs[name] for name in names})
+
+
+def _codecs_of(place: str) -> dict[str, Codec]:
+    """Return the codecs of a folder, of a model that ships, or one that ships by itself."""
+    if not Path(place).exists() and place in shipped_codecs():
+        codec = load_pretrained(place)
+        return dict.fromkeys(codec.modalities, codec)
+    folder = Path(place)
+    if not folder.exists() and place in shipped_models():
+        folder = shipped_models()[place] / "codecs"
+    return dict(Tokenizer.from_pretrained(folder).codecs)

@@ -1,0 +1,138 @@
+"""Weights divided among two processes over gloo train as whole ones do, and so do checkpoints."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import masked_objective
+import pytest
+import torch
+from forked_objective import run
+from toy_objective import environment
+
+from omnisky.train.checkpoint import latest
+from omnisky.train.sharding import Parts
+
+
+def torchrun(program, folder):
+    command = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", Path(__file__).with_name(program), folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment())
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Return a folder of runs: "one" by one process, 20 steps; others by two processes."""
+    folder = tmp_path_factory.mktemp("runs")
+    run(folder / "one")
+    torchrun("forked_objective.py", folder)
+    return folder
+
+
+def same_log(first, second):
+    logs = [(out / "log.jsonl").read_text().splitlines() for out in (first, second)]
+    assert len(logs[0]) == len(logs[1])
+    for a, b in zip(*logs, strict=True):
+        a, b = json.loads(a), json.loads(b)
+        for name in ("step", "loss", "gradient_norm", "evaluation/error"):
+            assert a.get(name, 0) == pytest.approx(b.get(name, 0), rel=2e-5)
+
+
+def same_end(first, second):
+    ends = [latest(out) for out in (first, second)]
+    assert ends[0] is not None
+    assert ends[1] is not None
+    assert ends[0].state["sampler"] == ends[1].state["sampler"]
+    for part in ("model", "optimizer", "average"):
+        tensors = [getattr(end, part) for end in ends]
+        assert tensors[0].keys() == tensors[1].keys()
+        for name in tensors[0]:
+            torch.testing.assert_close(tensors[0][name], tensors[1][name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["two", "micro", "copied-micro"])
+def test_two_processes_equal_one(runs, name):
+    same_log(runs / "one", runs / name)
+    same_end(runs / "one", runs / name)
+
+
+def test_clipping_was_at_work(runs):
+    lines = [json.loads(line) for line in (runs / "two" / "log.jsonl").read_text().splitlines()]
+    assert min(line["gradient_norm"] for line in lines) > 0.5
+
+
+def test_each_process_writes_its_rows(runs):
+    folder = runs / "two" / "checkpoints" / "step-00000020"
+    names = {path.name for path in folder.iterdir()}
+    for kind in ("model", "optimizer", "average"):
+        assert {f"{kind}-0000{i}-of-00002.safetensors" for i in (0, 1)} < names
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+    first = Parts([folder / "model-00000-of-00002.safetensors"])
+    assert first.shape("stem.weight") == (4, 6)
+    whole = Parts(sorted(folder.glob("model-*")))
+    assert whole.shape("stem.weight") == (7, 6)
+    assert torch.equal(whole.rows("stem.weight", 2, 6), whole["stem.weight"][2:6])
+    assert whole.rows("stem.weight", 7, 7).shape == (0, 6)
+
+
+def test_saved_by_one_two_go_on(runs):
+    run(runs / "one-one", 40)
+    for name in ("one-two", "one-two-copied"):
+        same_log(runs / "one-one", runs / name)
+        same_end(runs / "one-one", runs / name)
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
+def test_saved_by_two_one_goes_on(runs, tmp_path, sharding):
+    run(tmp_path / "one", 40)
+    shutil.copytree(runs / "two", tmp_path / "two")
+    run(tmp_path / "two", 40, sharding=sharding)
+    same_end(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
+def test_a_loss_that_is_not_finite_is_told_by_all_alike(runs, sharding):
+    told = [json.loads((runs / f"nan-{sharding}-{rank}.json").read_text()) for rank in (0, 1)]
+    assert told[0]["message"] == told[1]["message"]
+    assert "objects 17 of 4. The step was not taken" in told[0]["message"]
+    assert told[0]["message"].count("process ") == 1
+
+
+def test_rows_that_were_changed_are_noticed(runs, tmp_path):
+    shutil.copytree(runs / "two", tmp_path / "run")
+    path = tmp_path / "run/checkpoints/step-00000020/optimizer-00001-of-00002.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match=r"optimizer-00001-of-00002.* not what was written"):
+        found = latest(tmp_path / "run")
+    assert found is not None
+    assert found.step == 10
+
+
+def test_a_network_is_made_divided(tmp_path):
+    torchrun("masked_objective.py", tmp_path)
+    alone = masked_objective.run(tmp_path / "alone", sharding="fsdp2")
+    told = [json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in (0, 1)]
+    # Whole again in the end, in the process that writes.
+    assert [one["kind"] for one in told] == ["Transformer", "Transformer"]
+    assert [one["meta"] for one in told] == [False, True]
+    weights = json.loads((tmp_path / "weights.json").read_text())
+    for name, tensor in alone.module.state_dict().items():
+        found = torch.tensor(weights[name], dtype=tensor.dtype)
+        # What adds to all scores alike has no gradient but rounding, which Adam makes large.
+        if not name.startswith("logits"):
+            torch.testing.assert_close(found, tensor, rtol=1e-3, atol=1e-5)
+    masked_objective.run(tmp_path / "alone-half", precision="bf16")
+    pairs = {"divided": "alone", "copied": "alone", "half": "alone-half"}
+    for name, single in pairs.items():
+        tolerance = 1e-4 if name != "half" else 2e-2
+        lines = [(tmp_path / out / "log.jsonl").read_text().splitlines() for out in (single, name)]
+        for one, two in zip(*(map(json.loads, part) for part in lines), strict=True):
+            for key in ("loss", "gradient_norm"):
+                assert one[key] == pytest.approx(two[key], rel=tolerance)
+            assert 0 < two["mfu"] < 1
+            assert two["tokens_per_second"] == pytest.approx(15 * two["examples_per_second"])
