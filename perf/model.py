@@ -98,7 +98,7 @@ def tokens_of(task: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def flops_of(task: str) -> float:
     """Return the network's operations on the tokens that are there, in GFLOP a call."""
     total = 0.0
-    for visible in sum(mask.sum(1) for mask in tokens_of(task)[1].values()).tolist():
+    for visible in torch.cat([*tokens_of(task)[1].values()], 1).sum(1).tolist():
         products = 4 * _DIM**2 + 3 * _DIM * _HIDDEN
         total += 2e-9 * _DEPTH * visible * (products + 2 * visible * _DIM)
     return total
@@ -114,7 +114,7 @@ def peer_works(folder: Path, tuned: bool) -> dict[str, Callable[[], Tensor]]:
 
     def embed(ids: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
         hidden = {key: ~mask for key, mask in masks.items()}
-        total = int(sum(mask.sum(1) for mask in masks.values()).max())
+        total = int(torch.cat([*masks.values()], 1).sum(1).max())
         return model.encode(ids, input_mask=hidden, num_encoder_tokens=total).mean(1)
 
     def work(task: str) -> Tensor:

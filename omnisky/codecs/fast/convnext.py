@@ -122,9 +122,8 @@ def block_kernels() -> BlockKernels | None:
     return compiled(_SOURCE, BlockKernels, _agree)
 
 
-@torch.no_grad()
-def _agree(kernels: BlockKernels) -> bool:
-    """Tell whether the kernels give what torch gives, in both precisions."""
+def _example() -> tuple[BlockWeights, Tensor]:
+    """Return a random block of 32 channels, and pixels."""
     generator = torch.Generator("cpu").manual_seed(0)
     channels = 32
 
@@ -132,10 +131,26 @@ def _agree(kernels: BlockKernels) -> bool:
         return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
     many = 4 * channels
-    one = [random(7, channels) / 3, *(random(channels) for _ in range(3))]
-    two = [random(many, channels) / 6, *(random(many) for _ in range(3))]
-    weights = BlockWeights(*one, *two, random(channels, many) / 11, random(channels))
-    x = random(2, 13, channels)
+    weights = BlockWeights(
+        random(7, channels) / 3,
+        random(channels),
+        random(channels),
+        random(channels),
+        random(many, channels) / 6,
+        random(many),
+        random(many),
+        random(many),
+        random(channels, many) / 11,
+        random(channels),
+    )
+    return weights, random(2, 13, channels)
+
+
+@torch.no_grad()
+def _agree(kernels: BlockKernels) -> bool:
+    """Tell whether the kernels give what torch gives, in both precisions."""
+    weights, x = _example()
+    channels = x.shape[2]
     y = F.conv1d(
         x.movedim(2, 1), weights.spatial.t()[:, None], weights.spatial_bias, 1, 3, 1, channels
     )

@@ -198,7 +198,7 @@ class ConvNextDecoder(nn.Module):
             x = layer(x)
         # Flux is known better than to the three digits of a bfloat16 that autocast may ask for.
         with torch.autocast(x.device.type, enabled=False):
-            return stage(spread(x.to(self.upsample_layers[-1][-1].weight.dtype)))
+            return stage(spread(x.to(next(self.stages[-1].parameters()).dtype)))
 
 
 def in_precision(

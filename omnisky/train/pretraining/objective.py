@@ -173,7 +173,7 @@ class PretrainingObjective:
 
     def loss(
         self, module: nn.Module, indices: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Return the loss and the mean cross-entropy a token of each modality asked for."""
         batch = self._drawn(indices.numpy(), generator)
         targets = batch.targets
