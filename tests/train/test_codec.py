@@ -166,15 +166,15 @@ def test_other_data_or_another_codec_are_not_resumed(recipe, trained, tmp_path):
 def test_a_full_disk_leaves_the_earlier_checkpoint(recipe, trained, tmp_path, monkeypatch):
     import omnisky.train.checkpoint as checkpoints
 
-    write = checkpoints._write_files
+    write = checkpoints._publish
 
-    def full(checkpoint, folder):
+    def full(checkpoint, *rest):
         if checkpoint.step == 20:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(checkpoint, folder)
+        write(checkpoint, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_write_files", full)
+        patch.setattr(checkpoints, "_publish", full)
         with pytest.raises(OSError, match="Make room"):
             train_codec(recipe, (), tmp_path)
     assert [p.name for p in (tmp_path / "toy-run/checkpoints").iterdir()] == ["step-00000010"]
