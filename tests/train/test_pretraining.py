@@ -50,6 +50,25 @@ def test_every_pretraining_recipe_runs_two_steps(path, codecs, tmp_path):
     assert (tmp_path / "run" / "recipe.json").is_file()
 
 
+def test_what_was_known_can_be_kept_as_it_is(codecs, tmp_path):
+    path = RECIPES / "pretrain" / "nano-unlabelled.toml"
+    settings = ["data.sources.0.dataset=gaia-apogee-mini", f"codecs={codecs}", "preset=tiny",
+                "train.steps=2", "train.batch_size=8"]  # fmt: skip
+    first = pretrain(path, [*settings, 'modalities=["gaia_g", "gaia_bp"]'], tmp_path / "first")
+    settings += [f"start_from={tmp_path / 'first' / 'model'}", "frozen=true"]
+    more = [*settings, 'modalities=["gaia_g", "gaia_bp", "gaia_rp"]']
+    second = pretrain(path, more, tmp_path / "second")
+    before, after = first.network.state_dict(), second.network.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    new = [p for name, p in second.network.named_parameters() if name not in before]
+    assert new
+    assert all(p.requires_grad for p in second.network.parameters())
+    with pytest.raises(ValueError, match="leaves nothing to train"):
+        pretrain(path, [*settings, 'modalities=["gaia_g", "gaia_bp"]'], tmp_path / "third")
+    with pytest.raises(ValueError, match="name a model to start from"):
+        pretrain(path, ["frozen=true"], tmp_path / "fourth")
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("codecs/*.toml")), ids=lambda p: p.stem)
 def test_every_codec_recipe_runs_two_steps(path, tmp_path):
     plan = read_recipe(path, CodecRecipe)

@@ -172,6 +172,8 @@ class PretrainingRecipe:
         Size of the model.
     start_from : str
         Pretrained model to go on from, its new modalities appended; empty for a fresh one.
+    frozen : bool
+        Keep all that `start_from` knows as it is, and train what its new modalities add alone.
     token_weights : dict of str to float
         Weight of one token of a modality in the loss; 1 where nothing is said.
     dropout : float
@@ -187,6 +189,7 @@ class PretrainingRecipe:
     modalities: tuple[str, ...] = ()
     preset: str = "nano"
     start_from: str = ""
+    frozen: bool = False
     token_weights: dict[str, float] = field(default_factory=dict)
     dropout: float = 0.0
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
@@ -194,3 +197,7 @@ class PretrainingRecipe:
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1); found {self.dropout!r}")
+        if self.frozen and not self.start_from:
+            raise ValueError(
+                "frozen = true keeps what start_from knows; name a model to start from"
+            )

@@ -60,24 +60,39 @@ def pretrain(
     tokenizer = _tokenizer(plan)
     parts = tokenise_sources(plan.data, tokenizer, folder)
     torch.manual_seed(plan.train.seed)
-    if plan.start_from:
-        model = Model.from_pretrained(plan.start_from).extended(tokenizer)
-    else:
-        # Divided weights are made where they are kept; nobody needs memory for all of them.
-        divided = plan.train.sharding == "fsdp2"
-        with torch.device("meta") if divided else nullcontext():
-            model = Model.from_preset(plan.preset, tokenizer)
+    model = _begun(plan, tokenizer)
     model.network.set_dropout(plan.dropout)
     objective = _objective(model, plan, parts)
     if in_main_process():
         write_json(plan, folder / "recipe.json")
     train(objective, plan.train, folder)
-    model.network.eval()
+    model.network.eval().requires_grad_(True)
     model.network.set_dropout(0.0)
     if in_main_process():
         model.save_pretrained(folder / "model")
         if plan.evaluation.matrix_objects:
             _matrix(model, plan, parts).save(folder)
+    return model
+
+
+def _begun(plan: PretrainingRecipe, tokenizer: Tokenizer) -> Model:
+    """Return the model that training begins with."""
+    if not plan.start_from:
+        # Divided weights are made where they are kept; nobody needs memory for all of them.
+        divided = plan.train.sharding == "fsdp2"
+        with torch.device("meta") if divided else nullcontext():
+            return Model.from_preset(plan.preset, tokenizer)
+    base = Model.from_pretrained(plan.start_from)
+    model = base.extended(tokenizer)
+    if plan.frozen:
+        known = dict(base.network.named_parameters())
+        if known.keys() == dict(model.network.named_parameters()).keys():
+            raise ValueError(
+                f"frozen = true leaves nothing to train: {plan.start_from} knows all modalities of "
+                "the recipe"
+            )
+        for name, parameter in model.network.named_parameters():
+            parameter.requires_grad_(name not in known)
     return model
 
 
