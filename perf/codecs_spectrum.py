@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import tempfile
@@ -28,7 +27,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import gemm_gflops, reset_peak, resident_mb, trim, tune_malloc
+from machine import reset_peak, resident_mb, trim, tune_malloc
+from turns import contenders, gemm_speeds, ratios
 
 from omnisky.bench.cards import environment
 from omnisky.codecs import Codec, LatentSpectrumCodec
@@ -149,8 +149,7 @@ def work(name: str, folder: Path, objects: int, threads: int, pipe: Connection) 
     pipe.send("ready")
     while (asked := pipe.recv()) is not None:
         if asked == "gemm":
-            kinds = {"float32": torch.float32, "bf16": torch.bfloat16}
-            pipe.send({name: gemm_gflops(dtype) for name, dtype in kinds.items()})
+            pipe.send(gemm_speeds())
             continue
         if first := asked.startswith("first "):
             asked = asked.removeprefix("first ")
@@ -185,29 +184,18 @@ def flops() -> dict[str, float]:
 
 def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return all rounds of all contenders, in turns."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    for name in CONTENDERS:
-        pipes[name], theirs = context.Pipe()
-        arguments = (name, folder, asked.objects, asked.threads, theirs)
-        processes.append(context.Process(target=work, args=arguments, daemon=True))
-        processes[-1].start()
-    for pipe in pipes.values():
-        pipe.recv()
     rounds: dict[str, Any] = {task: {name: [] for name in CONTENDERS} for task in TASKS}
     results: dict[str, Any] = {task: {} for task in TASKS}
     gemm = []
-    for turn in range(asked.rounds + 1):
-        for task in TASKS:
-            for name in CONTENDERS:
-                pipes[name].send(task if turn else f"first {task}")
-                *numbers, results[task][name] = pipes[name].recv()
-                rounds[task][name].append(numbers)
-        pipes["exact"].send("gemm")
-        gemm.append(pipes["exact"].recv())
-    for pipe, process in zip(pipes.values(), processes, strict=True):
-        pipe.send(None)
-        process.join()
+    with contenders(CONTENDERS, work, folder, asked.objects, asked.threads) as pipes:
+        for turn in range(asked.rounds + 1):
+            for task in TASKS:
+                for name in CONTENDERS:
+                    pipes[name].send(task if turn else f"first {task}")
+                    *numbers, results[task][name] = pipes[name].recv()
+                    rounds[task][name].append(numbers)
+            pipes["exact"].send("gemm")
+            gemm.append(pipes["exact"].recv())
     return {"rounds": rounds, "results": results, "gemm": gemm}
 
 
@@ -217,6 +205,7 @@ def summary(measured: dict[str, Any], objects: int) -> dict[str, Any]:
     operations, found = flops(), {"gemm_gflop_per_second": speed}
     for task in TASKS:
         rounds = measured["rounds"][task]
+        peers = {name: rounds[name][1:] for name in ("peer", "peer_tuned")}
         found[task] = {"gflop_per_object": operations[task] / 1e9}
         for name in CONTENDERS:
             first, *timed = rounds[name]
@@ -225,23 +214,12 @@ def summary(measured: dict[str, Any], objects: int) -> dict[str, Any]:
             found[task][name] = {
                 "objects_per_second": objects / wall,
                 "cpu_seconds_per_object": cpu / objects,
-                **ratios(rounds, name),
+                **ratios(timed, peers),
                 "fraction_of_gemm": operations[task] * objects / wall / 1e9 / speed[kind],
                 "peak_memory_mb": first[2],
             }
             found[task][name] |= agreement(task, measured["results"][task], name)
     return found
-
-
-def ratios(rounds: dict[str, list[Any]], name: str) -> dict[str, float]:
-    """Return how many times as fast a contender is as the peer: medians over the timed rounds."""
-    return {
-        f"times_{other}{ending}": statistics.median(
-            b[i] / a[i] for a, b in zip(rounds[name][1:], rounds[other][1:], strict=True)
-        )
-        for other in ("peer", "peer_tuned")
-        for i, ending in enumerate(("", "_cpu"))
-    }
 
 
 def agreement(task: str, results: dict[str, np.ndarray], name: str) -> dict[str, float]:

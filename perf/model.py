@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import sys
@@ -35,8 +34,9 @@ from typing import Any
 import numpy as np
 import torch
 from codecs_image import galaxies, load_peer, peer_image, write_codec
-from machine import gemm_gflops, tune_malloc
+from machine import tune_malloc
 from torch import Tensor
+from turns import contenders, gemm_speeds, ratios
 
 from omnisky.bench.cards import environment
 from omnisky.codecs import Tokens
@@ -160,8 +160,7 @@ def serve(name: str, folder: Path, threads: int, pipe: Connection) -> None:
     pipe.send("ready")
     while (asked := pipe.recv()) is not None:
         if asked == "gemm":
-            kinds = {"float32": torch.float32, "bf16": torch.bfloat16}
-            pipe.send({kind: gemm_gflops(dtype) for kind, dtype in kinds.items()})
+            pipe.send(gemm_speeds())
             continue
         wall, cpu = time.perf_counter(), time.process_time()
         result = works[asked]()
@@ -171,30 +170,19 @@ def serve(name: str, folder: Path, threads: int, pipe: Connection) -> None:
 
 def take_turns(folder: Path, tasks: list[str], threads: int, rounds: int) -> dict[str, Any]:
     """Return seconds of all rounds, results and the speed of matrix products."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    for name in CONTENDERS:
-        pipes[name], theirs = context.Pipe()
-        arguments = (name, folder, threads, theirs)
-        processes.append(context.Process(target=serve, args=arguments, daemon=True))
-        processes[-1].start()
-    for pipe in pipes.values():
-        pipe.recv()
     seconds: dict[str, Any] = {task: {name: [] for name in CONTENDERS} for task in tasks}
     results: dict[str, Any] = {task: {} for task in tasks}
     gemm = []
-    for turn in range(rounds + 1):
-        for task in tasks:
-            for name, pipe in pipes.items():
-                pipe.send(task)
-                *took, results[task][name] = pipe.recv()
-                if turn:  # the first warms up
-                    seconds[task][name].append(took)
-        pipes["ours"].send("gemm")
-        gemm.append(pipes["ours"].recv())
-    for pipe, process in zip(pipes.values(), processes, strict=True):
-        pipe.send(None)
-        process.join()
+    with contenders(CONTENDERS, serve, folder, threads) as pipes:
+        for turn in range(rounds + 1):
+            for task in tasks:
+                for name, pipe in pipes.items():
+                    pipe.send(task)
+                    *took, results[task][name] = pipe.recv()
+                    if turn:  # the first warms up
+                        seconds[task][name].append(took)
+            pipes["ours"].send("gemm")
+            gemm.append(pipes["ours"].recv())
     return {"seconds": seconds, "results": results, "gemm": gemm}
 
 
@@ -205,20 +193,14 @@ def summary(task: str, measured: dict[str, Any], gemm: dict[str, float]) -> dict
     not the same ones, as the peer's `encode` returns what its decoder is given.
     """
     seconds, results = measured["seconds"][task], measured["results"][task]
-    exact = results["ours"]
+    exact, peers = results["ours"], {name: seconds[name] for name in ("peer", "peer_tuned")}
     found: dict[str, Any] = {"objects": TASKS[task][0], "gflop": flops_of(task)}
     for name, rounds in seconds.items():
         median = statistics.median(wall for wall, _ in rounds)
         kind = "float32" if name in ("peer", "ours") else "bf16"
         found[name] = {
             "objects_per_second": TASKS[task][0] / median,
-            **{
-                f"times_{other}{ending}": statistics.median(
-                    b[i] / a[i] for a, b in zip(rounds, seconds[other], strict=True)
-                )
-                for other in ("peer", "peer_tuned")
-                for i, ending in enumerate(("", "_cpu"))
-            },
+            **ratios(rounds, peers),
         }
         if name == "ours_bf16":
             found[name]["least_cosine_to_float32"] = float(_cosine(results[name], exact).min())

@@ -14,12 +14,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-__all__ = ["call", "compiled"]
+__all__ = ["call", "compiled", "random_tensors"]
 
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _Kernels = TypeVar("_Kernels")
@@ -70,3 +71,12 @@ def call(library: ctypes.CDLL, name: str, *given: torch.Tensor | int | float) ->
         for value in given
     ]
     getattr(library, name)(*arguments)
+
+
+def random_tensors() -> Callable[..., torch.Tensor]:
+    """Return a source of normal numbers by shape, the same each time, to try kernels on.
+
+    They are float32 on the CPU, whatever the defaults of the process.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    return partial(torch.randn, generator=generator, dtype=torch.float32, device="cpu")

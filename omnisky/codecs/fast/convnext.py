@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnisky.codecs.fast.compiling import call, compiled
+from omnisky.codecs.fast.compiling import call, compiled, random_tensors
 
 __all__ = ["BlockKernels", "BlockWeights", "block_kernels"]
 
@@ -124,12 +124,7 @@ def block_kernels() -> BlockKernels | None:
 
 def _example() -> tuple[BlockWeights, Tensor]:
     """Return a random block of 32 channels, and pixels."""
-    generator = torch.Generator("cpu").manual_seed(0)
-    channels = 32
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-
+    random, channels = random_tensors(), 32
     many = 4 * channels
     weights = BlockWeights(
         random(7, channels) / 3,

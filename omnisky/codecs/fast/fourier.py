@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from omnisky.codecs.fast.compiling import random_tensors
 from omnisky.codecs.fast.native import Kernels, native_kernels
 from omnisky.codecs.fast.workspace import Workspace
 
@@ -168,10 +169,9 @@ def _compiled(
 @torch.no_grad()
 def _agree(kernels: Kernels) -> bool:
     """Tell whether the kernels give what torch gives, on images that fill no tile."""
-    generator = torch.Generator("cpu").manual_seed(0)
-    how = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
-    x, weight = torch.randn(2, 19, 9, 5, **how), torch.randn(64, 5, 7, 7, **how) / 16
-    bias, work = torch.randn(64, **how), Workspace()
+    random = random_tensors()
+    x, weight, bias = random(2, 19, 9, 5), random(64, 5, 7, 7) / 16, random(64)
+    work = Workspace()
     if not kernels.fits_fourier(x, weight):
         return False
     with torch.autocast("cpu", enabled=False):

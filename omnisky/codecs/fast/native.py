@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnisky.codecs.fast.compiling import call, compiled
+from omnisky.codecs.fast.compiling import call, compiled, random_tensors
 from omnisky.codecs.fast.workspace import Workspace
 
 __all__ = ["Kernels", "native_kernels"]
@@ -191,11 +191,7 @@ def native_kernels() -> Kernels | None:
 @torch.no_grad()
 def _agree(kernels: Kernels) -> bool:
     """Tell whether the kernels give what torch gives, on sizes that fill no group of rows."""
-    generator = torch.Generator("cpu").manual_seed(0)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-
+    random = random_tensors()
     x, spatial, mix = random(2, 12, 20, 64), random(96, 64, 3, 3) / 24, random(32, 96) / 10
     bias, mix_bias = random(96), random(32)
     found = kernels.unit(x, (spatial, bias), (mix, mix_bias), Workspace())

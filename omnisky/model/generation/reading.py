@@ -175,8 +175,7 @@ class Reading:
                     chances[objects] += share * found.chances.cpu()
             made[name], there[name] = ids.flatten(0, 1), mask.flatten(0, 1)
             if target.codec is not None:
-                drawn_as = (made[name], there[name], chances)
-                results[name] = result_of(target.codec, *drawn_as, n_samples)
+                results[name] = result_of(target.codec, made[name], there[name], chances, n_samples)
         return Generation(results, Tokens(made, there))
 
     def _check(self, names: list[str]) -> list[Target]:

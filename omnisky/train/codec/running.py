@@ -76,10 +76,9 @@ def train_codec(
         report = _train_learned(codec, learned, plan, written[name])
         codecs[name] = codec
     if in_main_process():
-        scalars = plan.scalars
-        for name in scalars.modalities if scalars else ():
-            assert scalars is not None
-            codecs[name] = fit_codec(name, scalars, plan.sources, folder)
+        if plan.scalars is not None:
+            for name in plan.scalars.modalities:
+                codecs[name] = fit_codec(name, plan.scalars, plan.sources, folder)
         # Last, and one right after the other: what was interrupted before has written no codec.
         for name, found in codecs.items():
             extra = partial(_write_report, report) if found is codec else None
