@@ -12,23 +12,12 @@ from sklearn.utils import ClassifierTags, RegressorTags, Tags, check_random_stat
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from omnisky.adapt import storage
+from omnisky.adapt import fitting, inputs, storage
 from omnisky.adapt.conformal import ConformalScores, held_scores
-from omnisky.adapt.fitting import ADAPTATIONS, FitSettings, default_members, fit_unit
 from omnisky.adapt.heads import HeadShape
-from omnisky.adapt.inputs import (
-    FULL,
-    View,
-    count_objects,
-    device_of,
-    encode,
-    groups_of,
-    load_base,
-    present_views,
-    subset_views,
-    tokens_of,
-)
+from omnisky.adapt.inputs import FULL, View
 from omnisky.adapt.labels import Labels, TargetScale, read_classes, read_numbers
+from omnisky.adapt.measured import MeasuredColumns
 from omnisky.adapt.metrics import r2
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations
@@ -53,8 +42,9 @@ class FineTunedModel(BaseEstimator):
         Pretrained model: its name, its folder, or itself. Not loaded for plain arrays.
     adaptation : {"attentive", "linear", "full"}
         ``"linear"``: linear probe of the mean-pooled tokens, solved in closed form.
-        ``"attentive"``: an ensemble of heads whose queries attend to the frozen tokens, and which
-        are told what the decoder expects of quantities not given.
+        ``"attentive"``: an ensemble of heads whose queries attend to the frozen tokens, which are
+        told what the decoder expects of quantities not given, and are blended with small networks
+        on the measured numbers (scalars, spectra of up to 1000 pixels).
         ``"full"``: the same head, and the pretrained model is trained along.
     task : {"regression", "classification"}
         What y holds: numbers, or classes.
@@ -148,10 +138,10 @@ class FineTunedModel(BaseEstimator):
         settings = self._settings()
         views = self._door(X, fit=True)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        device = device_of(self.base_)
+        device = inputs.device_of(self.base_)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            self._fit(views, self._labels(y, count_objects(views)), settings)
+            self._fit(views, self._labels(y, inputs.count_objects(views)), settings)
         return self
 
     def predict(self, X) -> np.ndarray:
@@ -213,18 +203,33 @@ class FineTunedModel(BaseEstimator):
         lower, upper = (self.scale_.inverse(location + sign * half) for sign in (-1, 1))
         return self._shaped(lower), self._shaped(upper)
 
-    def calibrate(self, X, y) -> FineTunedModel:
+    def calibrate(self, X, y, *, blend: float = 0.0) -> FineTunedModel:
         """Calibrate the intervals on held-out objects, which makes their coverage exact.
 
         Parameters
         ----------
         X, y : like for `fit`
             Objects that took no part in fitting, drawn like those to come.
+        blend : float
+            Share of these objects that choose anew how the head's parts are blended; the others
+            calibrate. For pretrained models that know the labels of the objects of the fit, which
+            makes the parts that build on them look better than they are.
+
+        Raises
+        ------
+        ValueError
+            If blend is outside [0, 1).
         """
         self._refuse_classes("calibrate")
+        if not 0 <= blend < 1:
+            raise ValueError(f"blend must be a share from 0 to below 1; found {blend!r}")
         views = self._door(X, fit=False, subsets=True)
         targets = len(self.scale_.centre)
-        target = self.scale_.forward(read_numbers(y, count_objects(views), targets))
+        target = self.scale_.forward(read_numbers(y, inputs.count_objects(views), targets))
+        if blend:
+            chosen = np.diff(np.floor(np.arange(len(target) + 1) * blend)) > 0
+            fitting.choose_blend(self.units_, views, target, chosen)
+            target[chosen] = np.nan
         scores = {}
         for view in views:
             location, width = self._predict_view(view)
@@ -252,26 +257,15 @@ class FineTunedModel(BaseEstimator):
 
     @classmethod
     def load(cls, folder: str | PathLike, *, base=None) -> FineTunedModel:
-        """Read a model that `save` wrote.
+        """Read a model that `save` wrote; `base` is the pretrained model if that has moved.
 
-        Parameters
-        ----------
-        folder : path
-            Where it is.
-        base : str, path or Model, optional
-            The pretrained model, if it is not where it was when saving.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such folder or a file is missing.
-        CheckpointError
-            If it is damaged, of another version, or the pretrained model has other weights.
+        Raises `FileNotFoundError` if the folder or a file of it is missing, `CheckpointError` if it
+        is damaged, of another version, or the pretrained model has other weights.
         """
         return storage.load(cls, Path(folder), base=base)
 
-    def _settings(self) -> FitSettings:
-        allowed = {"adaptation": ADAPTATIONS, "task": ("regression", "classification")}
+    def _settings(self) -> fitting.FitSettings:
+        allowed = {"adaptation": fitting.ADAPTATIONS, "task": ("regression", "classification")}
         for name, choices in allowed.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -279,7 +273,7 @@ class FineTunedModel(BaseEstimator):
                 )
         if self.ensemble is not None and self.ensemble < 1:
             raise ValueError(f"ensemble must be at least 1, or None; found {self.ensemble!r}")
-        return FitSettings(
+        return fitting.FitSettings(
             adaptation=self.adaptation,
             epochs=self.epochs,
             learning_rate=float(self.learning_rate),
@@ -291,8 +285,8 @@ class FineTunedModel(BaseEstimator):
         """Return X sorted by input patterns: all it allows, or those given."""
         objects = isinstance(X, (Observations, Tokens))
         if fit:
-            self.base_ = load_base(self.base) if objects else None
-            self.modalities_ = {}
+            self.base_ = inputs.load_base(self.base) if objects else None
+            self.modalities_, self.columns_ = {}, MeasuredColumns({})
             self.patterns_ = [FULL]
         else:
             check_is_fitted(self, "units_")
@@ -303,14 +297,16 @@ class FineTunedModel(BaseEstimator):
                 f"this model was fitted on arrays of {self.n_features_in_} features; found "
                 f"{type(X).__name__}. Embed them first, or fit on Observations or Tokens"
             )
-        tokens = tokens_of(X, self.base_, None if fit else self.modalities_)
+        tokens = inputs.tokens_of(X, self.base_, None if fit else self.modalities_)
         if fit:
             if len(tokens) < 2:
                 raise ValueError(f"fitting needs at least 2 objects; found {len(tokens)}")
-            self.modalities_ = groups_of(tokens)
+            self.modalities_ = inputs.groups_of(tokens)
+            if self.adaptation != "linear":
+                self.columns_ = inputs.measured_columns(tokens, self.base_)
             self.patterns_ = [FULL, *self.modalities_] if len(self.modalities_) > 1 else [FULL]
-        sort = subset_views if fit or subsets else present_views
-        return sort(tokens, self.modalities_)
+        sort = inputs.subset_views if fit or subsets else inputs.present_views
+        return inputs.measure(sort(tokens, self.modalities_), self.base_, self.columns_)
 
     def _array(self, X, *, fit: bool) -> View:
         if self.modalities_:
@@ -328,7 +324,7 @@ class FineTunedModel(BaseEstimator):
         return View.of_array(np.asarray(X))
 
     def _labels(self, y, objects: int) -> Labels:
-        members = self.ensemble or default_members(self.adaptation, objects)
+        members = self.ensemble or fitting.default_members(self.adaptation, objects)
         members = 0 if self.adaptation == "linear" else members
         if _is_classifier(self):
             self.classes_, codes = read_classes(y, objects)
@@ -340,15 +336,17 @@ class FineTunedModel(BaseEstimator):
         target = torch.as_tensor(self.scale_.forward(numbers), dtype=torch.float32)
         return Labels.deal(target, members)
 
-    def _fit(self, views: list[View], labels: Labels, settings: FitSettings) -> None:
+    def _fit(self, views: list[View], labels: Labels, settings: fitting.FitSettings) -> None:
         network = None if self.base_ is None else self.base_.network
         asks = self._asks()
-        views = [encode(network, view, asks) for view in views]
+        views = [inputs.encode(network, view, asks) for view in views]
         seen = views[0].features()
         shape = HeadShape(
             dim=seen.x.shape[2],
             asks=asks,
             answers=seen.answers.shape[1],
+            measured=self.columns_.width,
+            pixels=self.columns_.n_pixels,
             outputs=len(self.classes_) if labels.classes else labels.target.shape[1],
             views=len(self.patterns_),
             members=1 if self.adaptation == "full" else len(labels.train),
@@ -356,7 +354,7 @@ class FineTunedModel(BaseEstimator):
         )
         self.units_, scores = [], []
         for part in labels.each() if self.adaptation == "full" else [labels]:
-            unit, residuals = fit_unit(shape, views, part, settings, network)
+            unit, residuals = fitting.fit_unit(shape, views, part, settings, network)
             self.units_.append(unit)
             if not labels.classes:
                 scores.append(held_scores(unit, views, part, self.scale_, residuals))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnisky.adapt.heads import EnsembleHead, HeadShape, Unit
-from omnisky.adapt.inputs import Features, View, on_device, take
+from omnisky.adapt.inputs import Features, View, batches, endless_batches, on_device, richest, take
 from omnisky.adapt.labels import Labels
 from omnisky.adapt.linear import fit_linear
 
 __all__ = [
     "ADAPTATIONS",
     "FitSettings",
+    "choose_blend",
     "default_members",
     "evaluate",
     "fit_unit",
+    "train_direct",
     "train_head",
 ]
 
@@ -36,11 +39,14 @@ _EPOCHS = {"linear": (0, 1), "attentive": (60, 600_000), "full": (30, 120_000)}
 _BEND = 0.1
 _STUDENT_DOF = 4.0
 _SCALE_WEIGHT = 0.05
-_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Parts a blend is made of: each share is a multiple of one part in so many.
+_BLEND_STEPS = 4
 _WARMUP = 0.05
 _TOKEN_KEEP = 0.9
 _ENCODER_RATE = 0.1
 _WEIGHT_DECAY = 0.1
+# Steps on measured numbers: as many as suit so many objects, growing with their square root.
+_DIRECT_STEPS, _DIRECT_OBJECTS, _DIRECT_BATCH = 2000, 5000, 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +119,8 @@ def fit_unit(
     if shape.attentive:
         head.standardise_pooled([(view.index, view.features()) for view in views])
         train_head(head, views, labels, settings, tuned)
+        if head.direct is not None:
+            train_direct(head, views, labels, settings)
         _choose_shares(head, views, labels, tuned)
     own = tuned is not None
     return Unit(head.eval(), tuned if own else network, own), residuals
@@ -158,7 +166,7 @@ def train_head(
     with Progress(disable=not settings.progress, transient=True) as progress:
         bar = progress.add_task("fit", total=epochs)
         for _ in range(epochs):
-            for view, picked in _batches(views, rows, batch, settings.modality_dropout):
+            for view, picked in batches(views, rows, batch, settings.modality_dropout):
                 loss = _batch_loss(head, view, picked, labels, labels.train, network)
                 optimizer.zero_grad()
                 loss.backward()
@@ -177,16 +185,97 @@ def train_head(
     _restore(head, network, best_state)
 
 
+def train_direct(
+    head: EnsembleHead, views: list[View], labels: Labels, settings: FitSettings
+) -> None:
+    """Train the part that sees measured numbers, like `train_head`, for a fixed number of steps."""
+    direct, rows = head.direct, labels.train.shape[1]
+    assert direct is not None, "this head has no part for measured numbers"
+    shown = views if settings.modality_dropout else views[:1]
+    direct.standardise([view.features().measured for view in shown])
+    batch = min(_DIRECT_BATCH, rows)
+    steps = math.ceil(_DIRECT_STEPS * max(0.3, rows / _DIRECT_OBJECTS) ** 0.5)
+    if settings.epochs is not None:
+        steps = min(steps, settings.epochs * math.ceil(rows / batch))
+    groups = [
+        {"params": list(direct.weights), "weight_decay": _WEIGHT_DECAY},
+        {"params": list(direct.biases), "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    direct.train()
+    for view, picked in itertools.islice(
+        endless_batches(views, rows, batch, settings.modality_dropout), steps
+    ):
+        measured = view.features().measured[picked]
+        location = direct(measured)
+        loss, weight = _losses(
+            (location, location), labels, torch.as_tensor(view.rows[picked]), labels.train
+        )
+        optimizer.zero_grad()
+        (loss.sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).sum().backward()
+        optimizer.step()
+        schedule.step()
+    direct.eval()
+
+
 @torch.no_grad()
 def _choose_shares(head: EnsembleHead, views: list[View], labels: Labels, network: Any) -> None:
-    """Blend linear and attentive part, each target as its held-out objects like it best."""
-    held = list(_held(head, views, labels, network))
-    losses = []
-    for share in _SHARES:
-        head.share.fill_(share)
-        losses.append(_held_loss(head, held, labels))
-    best = torch.tensor(_SHARES)[torch.stack(losses).argmin(0)]
-    head.share.copy_(best.expand_as(head.share))
+    """Blend the parts, each target as its held-out objects like it best."""
+    blends = _blends(len(head.shares)).to(head.shares)
+    total, count = torch.zeros(()), torch.zeros(())
+    for pattern, rows, features in _held(head, views, labels, network):
+        parts, log_scale = head.parts(features, pattern)
+        blended = [torch.einsum("p...,p->...", parts, blend) for blend in blends]
+        tried = [_losses((location, log_scale), labels, rows, labels.held) for location in blended]
+        total = total + torch.stack([loss.sum((0, 1)).cpu() for loss, _ in tried])
+        count = count + tried[0][1].sum((0, 1)).cpu()
+    best = blends[torch.atleast_2d(total / count.clamp(min=1)).argmin(0).to(blends.device)]
+    head.shares.copy_(best.T.expand_as(head.shares))
+
+
+def choose_blend(
+    units: Sequence[Unit], views: list[View], target: np.ndarray, chosen: np.ndarray
+) -> None:
+    """Blend the parts of all units anew, as objects like it best that nobody was fitted on.
+
+    They are those `chosen`, shape (object,), each in its fullest view; targets are scaled, shape
+    (object, target). Few objects say little: a blend must be clearly better than that of the fit.
+    """
+    now = units[0].head.shares.T.cpu()
+    blends = _blends(now.shape[1])
+    fullest, losses = richest(views, len(target)), []
+    for i, view in enumerate(views):
+        mine = np.flatnonzero((fullest[view.rows] == i) & chosen[view.rows])
+        if len(mine):
+            said = torch.as_tensor(np.mean([unit.parts(view[mine]) for unit in units], axis=0))
+            truth = torch.as_tensor(target[view.rows[mine]])
+            tried = torch.cat([blends.expand(len(now), -1, -1), now[:, None]], 1).to(said)
+            located = torch.einsum("prt,tnp->nrt", said, tried)
+            losses.append(
+                F.smooth_l1_loss(located, truth.expand_as(located), reduction="none", beta=_BEND)
+            )
+    # The last one is the blend of the fit.
+    gain = torch.cat(losses, 1)
+    gain = gain[-1:] - gain[:-1]
+    count = (~gain.isnan()).sum(1).clamp(min=1)
+    mean = gain.nansum(1) / count
+    spread = ((gain - mean[:, None]) ** 2).nansum(1).sqrt() / count
+    best = mean.argmax(0)
+    clear = (mean > spread).gather(0, best[None])[0]
+    shares = torch.where(clear[:, None], blends[best], now).T
+    for unit in units:
+        unit.head.shares.copy_(shares)
+
+
+def _blends(parts: int) -> Tensor:
+    """Return all shares that sum to one, in quarters, shape (blend, part)."""
+    quarters = [
+        shares
+        for shares in itertools.product(range(_BLEND_STEPS + 1), repeat=parts)
+        if sum(shares) == _BLEND_STEPS
+    ]
+    return torch.tensor(quarters, dtype=torch.float32) / _BLEND_STEPS
 
 
 def _rate(step: int, steps: int) -> float:
@@ -209,34 +298,6 @@ def _optimizer(head: EnsembleHead, network: Any, rate: float) -> torch.optim.Opt
     return torch.optim.AdamW(groups, lr=rate, weight_decay=0.0)
 
 
-def _batches(
-    views: list[View], objects: int, size: int, dropout: float
-) -> Iterator[tuple[View, np.ndarray]]:
-    """Yield one epoch in random order: each object once, in one of its views."""
-    richest = _richest(views, objects)
-    options = np.full((len(views), objects), -1.0)
-    for i, view in enumerate(views):
-        if view.index > 0 or len(views) == 1:
-            options[i, view.rows] = torch.rand(len(view.rows)).numpy()
-    alone = (torch.rand(objects).numpy() < dropout) & (options.max(0) >= 0)
-    chosen = np.where(alone, options.argmax(0), richest)
-    batches = []
-    for i, view in enumerate(views):
-        mine = np.flatnonzero(chosen[view.rows] == i)
-        mine = mine[torch.randperm(len(mine)).numpy()]
-        batches += [(view, mine[j : j + size]) for j in range(0, len(mine), size)]
-    for i in torch.randperm(len(batches)).tolist():
-        yield batches[i]
-
-
-def _richest(views: list[View], objects: int) -> np.ndarray:
-    """Return the position of the fullest view of each object; views are sorted so."""
-    richest = np.zeros(objects, dtype=int)
-    for i in reversed(range(len(views))):
-        richest[views[i].rows] = i
-    return richest
-
-
 def _features(
     head: EnsembleHead, view: View, index: np.ndarray, network: Any, keep: float
 ) -> Features:
@@ -244,7 +305,8 @@ def _features(
         return view.features(index)
     assert view.tokens is not None, "only tokens can pass an encoder that is trained"
     tokens = on_device(take(view.tokens, index), network, keep)
-    return Features(*network.encode_and_ask(tokens, head.shape.asks))
+    x, mask, answers = network.encode_and_ask(tokens, head.shape.asks)
+    return Features(x, mask, answers, view.features(index).measured)
 
 
 def _batch_loss(
@@ -305,10 +367,10 @@ def _held(
     head.eval()
     if network is not None:
         network.eval()
-    richest = _richest(views, labels.train.shape[1])
+    fullest = richest(views, labels.train.shape[1])
     held = labels.held.any(0).numpy()
     for i, view in enumerate(views):
-        mine = np.flatnonzero((richest[view.rows] == i) & held[view.rows])
+        mine = np.flatnonzero((fullest[view.rows] == i) & held[view.rows])
         for j in range(0, len(mine), 1024):
             part = mine[j : j + 1024]
             rows = torch.as_tensor(view.rows[part])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnisky.adapt.inputs import Features, View, encode, take
+from omnisky.adapt.measured import DirectPart
 
 __all__ = ["EnsembleHead", "HeadShape", "Unit"]
 
@@ -49,6 +50,8 @@ class HeadShape:
         Quantities the decoder is asked for beside.
     answers : int
         Numbers it answers with, A in all.
+    measured, pixels : int
+        Measured numbers for a `DirectPart`, none without one, and how many of them are pixels.
     queries : int
         Number M of queries of each member.
     value_dim : int
@@ -64,6 +67,8 @@ class HeadShape:
     attentive: bool
     asks: tuple[str, ...] = ()
     answers: int = 0
+    measured: int = 0
+    pixels: int = 0
     queries: int = 8
     value_dim: int = 32
     hidden: int = 256
@@ -72,14 +77,15 @@ class HeadShape:
 class EnsembleHead(nn.Module):
     """Predict targets from encoder tokens, K members at once.
 
-    Each member has two parts. A linear probe of the mean-pooled tokens, one for each input
+    Each member has up to three parts. A linear probe of the mean-pooled tokens, one for each input
     pattern, fitted in closed form. And, if attentive, learned queries that attend to the tokens
     (efficient probing, arXiv 2506.10178); what they bring, together with the mean of the tokens,
-    is standardised and goes through an MLP. The prediction blends both parts: `share` is that of
-    the attentive one, for each target. With ten labels the first part does the work, with many the
-    second takes over. Both parts of an attentive head also see the answers: what the pretrained
-    decoder expects the quantities to be that were not given. A model that was pretrained with a
-    label like the one wanted has most of the work done.
+    is standardised and goes through an MLP. And, beside it, a network on the measured numbers
+    themselves, a `DirectPart`. The prediction blends them, by `shares` for each target. With ten
+    labels the first part does the work, with many the others take over. The first two parts of an
+    attentive head also see the answers: what the pretrained decoder expects the quantities to be
+    that were not given. A model that was pretrained with a label like the one wanted has most of
+    the work done.
 
     Parameters
     ----------
@@ -92,7 +98,7 @@ class EnsembleHead(nn.Module):
     weight: Tensor
     offset: Tensor
     log_scale: Tensor
-    share: Tensor
+    shares: Tensor
     answer_shift: Tensor
     answer_scale: Tensor
     pooled_shift: Tensor
@@ -110,7 +116,9 @@ class EnsembleHead(nn.Module):
         self.register_buffer("weight", torch.zeros(k, v, d + a, t))
         self.register_buffer("offset", torch.zeros(k, v, t))
         self.register_buffer("log_scale", torch.zeros(k, v, t))
-        self.register_buffer("share", torch.full((t,), float(shape.attentive)))
+        self.register_buffer("shares", torch.zeros(1 + shape.attentive + bool(shape.measured), t))
+        self.shares[int(shape.attentive)] = 1.0
+        self.direct: DirectPart | None = None
         if shape.attentive:
             m, e, h = shape.queries, shape.value_dim, shape.hidden
             pooled = m * e + d + a
@@ -126,6 +134,8 @@ class EnsembleHead(nn.Module):
             self.middle_bias = nn.Parameter(torch.zeros(_MIDDLE_LAYERS, k, 1, h))
             self.outer = nn.Parameter(torch.zeros(k, h, 2 * t))
             self.outer_bias = nn.Parameter(torch.zeros(k, 1, 2 * t))
+            if shape.measured:
+                self.direct = DirectPart(k, shape.measured, shape.pixels, t)
 
     def standardise(self, features: Features) -> None:
         """Learn mean and spread of the tokens and of the answers, one number a channel."""
@@ -169,14 +179,23 @@ class EnsembleHead(nn.Module):
         view : int
             The input pattern these objects show.
         """
+        parts, log_scale = self.parts(features, view)
+        return torch.einsum("pkbt,pt->kbt", parts, self.shares), log_scale
+
+    def parts(
+        self, features: Features, view: int
+    ) -> tuple[Float[Tensor, "p k b t"], Float[Tensor, "k b t"]]:
+        """Return what each part says, and the log-scale; see `forward`."""
         linear = torch.einsum("bd,kdt->kbt", self.summarise(features), self.weight[:, view])
-        location = linear + self.offset[:, view, None]
-        log_scale = self.log_scale[:, view, None].expand_as(location)
-        if not self.shape.attentive:
-            return location, log_scale
-        attended, change_scale = self._attend(features, view).chunk(2, dim=-1)
-        location = location + self.share * (attended - location)
-        return location, log_scale + _LOG_SCALE_SPAN * torch.tanh(change_scale)
+        said = [linear + self.offset[:, view, None]]
+        log_scale = self.log_scale[:, view, None].expand_as(linear)
+        if self.shape.attentive:
+            attended, change_scale = self._attend(features, view).chunk(2, dim=-1)
+            said.append(attended)
+            log_scale = log_scale + _LOG_SCALE_SPAN * torch.tanh(change_scale)
+        if self.direct is not None:
+            said.append(self.direct(features.measured))
+        return torch.stack(said), log_scale
 
     def _pool_all(self, features: Features) -> Tensor:
         """Return what the queries bring, the mean and the answers, shape (K, B, M E + D + A)."""
@@ -230,14 +249,26 @@ class Unit:
     @torch.no_grad()
     def run(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Return location and log-scale of each member, shape (member, row, target)."""
-        # In float64 a prediction does not depend on which objects it is batched with.
-        exact = copy.deepcopy(self.head).double().eval()
-        outputs = []
-        for part in self._chunks(view):
-            features = encode(self.network, part, self.head.shape.asks).features()
-            outputs.append([o.cpu().numpy() for o in exact(features.double(), view.index)])
-        location, log_scale = (np.concatenate(o, axis=1) for o in zip(*outputs, strict=True))
+        outputs = [head(features, view.index) for head, features in self._exactly(view)]
+        location, log_scale = (
+            torch.cat(o, dim=1).cpu().numpy() for o in zip(*outputs, strict=True)
+        )
         return location, log_scale
+
+    @torch.no_grad()
+    def parts(self, view: View) -> np.ndarray:
+        """Return what each part says, mean over members, shape (part, row, target)."""
+        said = [head.parts(features, view.index)[0] for head, features in self._exactly(view)]
+        return torch.cat(said, dim=2).mean(1).cpu().numpy()
+
+    def _exactly(self, view: View) -> Iterator[tuple[EnsembleHead, Features]]:
+        """Yield the head and features, some rows at a time.
+
+        In float64 a prediction does not depend on which objects it is batched with.
+        """
+        exact = copy.deepcopy(self.head).double().eval()
+        for part in self._chunks(view):
+            yield exact, encode(self.network, part, self.head.shape.asks).features().double()
 
     def _chunks(self, view: View) -> Iterator[View]:
         """Cut a view; encoder outputs it carries came from the pretrained encoder."""
@@ -246,6 +277,11 @@ class Unit:
             rows = view.rows[cut]
             if view.computed is None or self.tuned:
                 assert view.tokens is not None, "a view has tokens or features"
-                yield View(index=view.index, rows=rows, tokens=take(view.tokens, cut))
+                yield View(
+                    index=view.index,
+                    rows=rows,
+                    tokens=take(view.tokens, cut),
+                    measured=view.measured[cut],
+                )
             else:
                 yield View(index=view.index, rows=rows, computed=view.computed[cut])

@@ -7,7 +7,7 @@ modality alone (``"spectrum"``, ``"scalar"``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from omnisky.adapt.measured import MeasuredColumns
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations, UnknownModalityError
 from omnisky.model import Model
@@ -26,13 +27,18 @@ __all__ = [
     "Features",
     "Groups",
     "View",
+    "batches",
     "count_objects",
     "device_of",
     "encode",
+    "endless_batches",
     "groups_of",
     "load_base",
+    "measure",
+    "measured_columns",
     "on_device",
     "present_views",
+    "richest",
     "subset_views",
     "take",
     "tokens_of",
@@ -40,6 +46,9 @@ __all__ = [
 
 FULL = "full"
 _BATCH = 512
+# Spectra of more pixels are left to the pretrained model.
+_MOST_PIXELS = 1000
+_NOTHING = torch.zeros(0, 0)
 Groups = dict[str, list[str]]
 
 
@@ -55,22 +64,25 @@ class Features:
         True where there is one.
     answers : tensor, shape (object, number)
         What the decoder expects quantities to be that were not given; may have no column.
+    measured : tensor, shape (object, number)
+        Measured numbers, NaN where missing; may have no column.
     """
 
     x: Tensor
     mask: Tensor
     answers: Tensor
+    measured: Tensor
 
     def __getitem__(self, rows: np.ndarray | slice) -> Features:
         """Return the features of some objects."""
-        return Features(self.x[rows], self.mask[rows], self.answers[rows])
+        return Features(self.x[rows], self.mask[rows], self.answers[rows], self.measured[rows])
 
     def __len__(self) -> int:
         return len(self.x)
 
     def double(self) -> Features:
         """Return the same in float64."""
-        return Features(self.x.double(), self.mask, self.answers.double())
+        return Features(self.x.double(), self.mask, self.answers.double(), self.measured.double())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,20 +99,34 @@ class View:
         Their tokens; none for plain arrays.
     computed : Features, optional
         What the pretrained model makes of them, once computed.
+    measured : tensor, shape (row, number)
+        What was measured of them, as numbers.
     """
 
     index: int
     rows: np.ndarray
     tokens: Tokens | None = None
     computed: Features | None = None
+    measured: Tensor = _NOTHING
 
     @classmethod
     def of_array(cls, array: np.ndarray) -> View:
         """Make embeddings, shape (object, dim), tokens of which each object has one."""
         x = torch.tensor(array, dtype=torch.float32)[:, None]
         mask = torch.ones(x.shape[:2], dtype=torch.bool)
-        computed = Features(x, mask, x.new_zeros(len(x), 0))
+        nothing = x.new_zeros(len(x), 0)
+        computed = Features(x, mask, nothing, nothing)
         return cls(index=0, rows=np.arange(len(x)), computed=computed)
+
+    def __getitem__(self, index: np.ndarray | slice) -> View:
+        """Return some rows."""
+        return View(
+            index=self.index,
+            rows=self.rows[index],
+            tokens=self.tokens and take(self.tokens, index),
+            computed=self.computed and self.computed[index],
+            measured=self.measured[index] if len(self.measured) else self.measured,
+        )
 
     def features(self, index: np.ndarray | slice = slice(None)) -> Features:
         """Return what the pretrained model makes of some rows."""
@@ -228,6 +254,35 @@ def subset_views(tokens: Tokens, groups: Groups) -> list[View]:
     return views
 
 
+def measured_columns(tokens: Tokens, base: Any) -> MeasuredColumns:
+    """Return which numbers stand for what was measured: scalars and spectra of few pixels."""
+    kinds = {name: modality(name) for name in tokens}
+    few = [n for n, m in kinds.items() if m.wavelength_nm and len(m.wavelength_nm) <= _MOST_PIXELS]
+    names = [n for n, m in kinds.items() if m.kind == "scalar" or n in few]
+    if not names:
+        return MeasuredColumns({})
+    return MeasuredColumns.of(base.tokenizer.decode(take(tokens.select(*names), slice(0, 1))))
+
+
+def measure(views: list[View], base: Any, columns: MeasuredColumns) -> list[View]:
+    """Return views with the numbers that their tokens stand for.
+
+    Decoded, whatever the user gave, so that observations and their tokens give the same.
+    """
+    found = []
+    for view in views:
+        assert view.tokens is not None, "only tokens can be decoded"
+        names = [name for name in columns.pixels if name in view.tokens]
+        if not columns.pixels:
+            table = np.zeros((len(view.rows), 0))
+        elif not names:
+            table = np.full((len(view.rows), columns.width), np.nan)
+        else:
+            table = columns.table(base.tokenizer.decode(view.tokens.select(*names)))
+        found.append(replace(view, measured=torch.as_tensor(table, dtype=torch.float32)))
+    return found
+
+
 @torch.no_grad()
 def encode(network: Any, view: View, asks: Sequence[str] = ()) -> View:
     """Return the view with what the frozen model makes of it, answers about `asks` included."""
@@ -243,7 +298,44 @@ def encode(network: Any, view: View, asks: Sequence[str] = ()) -> View:
     x = torch.cat([F.pad(x.float(), (0, 0, 0, slots - x.shape[1])) for x, *_ in parts])
     mask = torch.cat([F.pad(mask, (0, slots - mask.shape[1])) for _, mask, _ in parts])
     answers = torch.cat([answers.float() for *_, answers in parts])
-    return replace(view, computed=Features(x, mask, answers))
+    measured = view.measured.to(x) if view.measured.shape[1] else x.new_zeros(len(x), 0)
+    return replace(view, computed=Features(x, mask, answers, measured))
+
+
+def batches(
+    views: list[View], objects: int, size: int, dropout: float
+) -> Iterator[tuple[View, np.ndarray]]:
+    """Yield one epoch in random order: each object once, in one of its views."""
+    fullest = richest(views, objects)
+    options = np.full((len(views), objects), -1.0)
+    for i, view in enumerate(views):
+        if view.index > 0 or len(views) == 1:
+            options[i, view.rows] = torch.rand(len(view.rows)).numpy()
+    alone = (torch.rand(objects).numpy() < dropout) & (options.max(0) >= 0)
+    chosen = np.where(alone, options.argmax(0), fullest)
+    found = []
+    for i, view in enumerate(views):
+        mine = np.flatnonzero(chosen[view.rows] == i)
+        mine = mine[torch.randperm(len(mine)).numpy()]
+        found += [(view, mine[j : j + size]) for j in range(0, len(mine), size)]
+    for i in torch.randperm(len(found)).tolist():
+        yield found[i]
+
+
+def richest(views: list[View], objects: int) -> np.ndarray:
+    """Return the position of the fullest view of each object; views are sorted so."""
+    fullest = np.zeros(objects, dtype=int)
+    for i in reversed(range(len(views))):
+        fullest[views[i].rows] = i
+    return fullest
+
+
+def endless_batches(
+    views: list[View], objects: int, size: int, dropout: float
+) -> Iterator[tuple[View, np.ndarray]]:
+    """Yield the batches of one epoch after the other."""
+    while True:
+        yield from batches(views, objects, size, dropout)
 
 
 def on_device(tokens: Tokens, network: Any, keep: float = 1.0) -> Tokens:

@@ -16,8 +16,9 @@ __all__ = ["Labels", "TargetScale", "read_classes", "read_numbers"]
 
 # Targets within ± this many robust sigmas stay as they are, tails are compressed.
 _LINEAR_SIGMAS = 3.0
-# One member alone keeps every seventh object for early stopping and calibration.
+# Few members leave a seventh of the objects out each; more share all objects among them.
 _HELD_PARTS = 7
+_FEW = 3
 
 
 def _require(y: Any) -> None:
@@ -167,6 +168,7 @@ class Labels:
     def deal(cls, target: Tensor, members: int) -> Labels:
         """Leave one fold of the objects out of each member, with classes spread over the folds.
 
+        Up to three members leave out a seventh each, so that some objects are never left out.
         With no members, one learns from everything and none is held out.
         """
         n = len(target)
@@ -174,7 +176,7 @@ class Labels:
             train = torch.ones(1, n, dtype=torch.bool)
             return cls(target=target, train=train, held=~train)
         members = min(members, max(n // 2, 1))
-        parts = min(_HELD_PARTS, n) if members == 1 else members
+        parts = min(_HELD_PARTS, n) if members <= _FEW else members
         order = torch.randperm(n)
         if target.ndim == 1:
             order = order[torch.argsort(target[order], stable=True)]

@@ -17,6 +17,7 @@ from omnisky.adapt.conformal import ConformalScores
 from omnisky.adapt.heads import EnsembleHead, HeadShape, Unit
 from omnisky.adapt.inputs import device_of, load_base
 from omnisky.adapt.labels import TargetScale
+from omnisky.adapt.measured import MeasuredColumns
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
 __all__ = ["load", "save"]
@@ -54,6 +55,7 @@ def _config(model: Any) -> dict[str, Any]:
         "modalities": model.modalities_,
         "patterns": model.patterns_,
         "target_ndim": model.target_ndim_,
+        "measured": asdict(model.columns_),
         "head": asdict(model.units_[0].head.shape),
         "units": len(model.units_),
         "n_features_in": getattr(model, "n_features_in_", None),
@@ -114,6 +116,7 @@ def _rebuild(kind: type, config: dict[str, Any], tensors: dict[str, Tensor], bas
                 f"than that of the fit ({config['base_sha256'][:12]}…); give that as base="
             )
     model.modalities_, model.patterns_ = config["modalities"], config["patterns"]
+    model.columns_ = MeasuredColumns(**config["measured"])
     model.target_ndim_ = config["target_ndim"]
     if config["n_features_in"] is not None:
         model.n_features_in_ = config["n_features_in"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from omnisky.modalities import Observations, Spectrum
-from omnisky.surveys import modalities
+from omnisky.adapt.measured import MeasuredColumns
+from omnisky.modalities import Observations
 
 __all__ = ["PHOTOMETRY", "XP", "ObservationFeatures"]
 
@@ -17,18 +15,12 @@ PHOTOMETRY = ("gaia_g", "gaia_bp", "gaia_rp", "twomass_j", "twomass_h", "twomass
 XP = ("gaia_xp",)
 
 
-def _is_magnitude(name: str) -> bool:
-    declared = modalities().get(name)
-    return declared is not None and declared.ucd.startswith("phot.mag")
-
-
 class ObservationFeatures(TransformerMixin, BaseEstimator):
     """Turn observations into standardised numbers for regressors that know no astronomy.
 
-    A spectrum becomes log(max(flux / median flux, floor)) a pixel and the magnitude of its median;
-    magnitudes, that one included, become themselves and all their colours; other scalars pass as
-    they are. Columns are standardised with the training objects and clipped. Missing values become
-    the training median, and a column that had any gets an indicator column.
+    The columns are those of `omnisky.adapt.measured.MeasuredColumns`, standardised with the
+    training objects and clipped. Missing values become the training median, and a column that had
+    any gets an indicator column.
 
     Parameters
     ----------
@@ -63,13 +55,9 @@ class ObservationFeatures(TransformerMixin, BaseEstimator):
                 f"magnitude and which a spectrum); found {type(observations).__name__}"
             )
         self.modalities_ = tuple(observations)
-        self.n_pixels_ = sum(
-            m.flux.shape[1] for m in observations.values() if isinstance(m, Spectrum)
-        )
-        self._pixels = {
-            name: m.flux.shape[1] for name, m in observations.items() if isinstance(m, Spectrum)
-        }
-        raw = self._raw(observations)
+        self._columns = MeasuredColumns.of(observations, self.floor)
+        self.n_pixels_ = self._columns.n_pixels
+        raw = self._columns.table(observations)
         known = np.isfinite(raw)
         self.median_ = np.array(
             [np.median(c[k]) if k.any() else 0.0 for c, k in zip(raw.T, known.T, strict=True)]
@@ -101,52 +89,8 @@ class ObservationFeatures(TransformerMixin, BaseEstimator):
                 f"fitted on {', '.join(self.modalities_)}, but these objects also have "
                 f"{', '.join(unseen)}; leave them out with observations.drop(...) or fit again"
             )
-        raw = self._raw(observations)
+        raw = self._columns.table(observations)
         known = np.isfinite(raw)
         scaled = (np.where(known, raw, self.median_) - self.mean_) / self.scale_
         scaled = scaled.clip(-self.clip, self.clip)
         return np.hstack([scaled, ~known[:, self._gap_columns]]).astype(np.float32)
-
-    def _raw(self, observations: Observations) -> np.ndarray:
-        """Return unscaled columns, NaN where missing, in an order fixed at fit."""
-        pixels, magnitudes, others = [], [], []
-        for name in self.modalities_:
-            if name in self._pixels:
-                shape, brightness = self._spectrum(observations, name)
-                pixels.append(shape)
-                magnitudes.append(brightness)
-            else:
-                value = _scalar(observations, name)
-                (magnitudes if _is_magnitude(name) else others).append(value)
-        colours = [blue - red for blue, red in combinations(magnitudes, 2)]
-        columns = [c[:, None] for c in (*magnitudes, *colours, *others)]
-        return np.hstack([*pixels, *columns])
-
-    def _spectrum(self, observations: Observations, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return log of flux over median, shape (object, pixel), and the median's magnitude."""
-        n_pixels = self._pixels[name]
-        if name not in observations:
-            length = len(observations)
-            return np.full((length, n_pixels), np.nan), np.full(length, np.nan)
-        spectrum = observations[name]
-        found = spectrum.flux.shape[1] if isinstance(spectrum, Spectrum) else 0
-        if found != n_pixels:
-            raise ValueError(
-                f"{name!r} was a spectrum of {n_pixels} pixels at fit; found a "
-                f"{type(spectrum).__name__} with {found or 'no'} pixels"
-            )
-        flux = np.where(spectrum.mask, spectrum.flux.astype(np.float64), np.nan)
-        median = np.full(len(flux), np.nan)
-        seen = spectrum.present
-        median[seen] = np.nanmedian(flux[seen], axis=1)
-        median = np.where(median > 0, median, np.nan)
-        return np.log(np.maximum(flux / median[:, None], self.floor)), -2.5 * np.log10(median)
-
-
-def _scalar(observations: Observations, name: str) -> np.ndarray:
-    if name not in observations:
-        return np.full(len(observations), np.nan)
-    scalar = observations[name]
-    if isinstance(scalar, Spectrum):
-        raise ValueError(f"{name!r} was a scalar at fit and is a spectrum now")
-    return np.where(scalar.mask, scalar.value, np.nan)

@@ -22,7 +22,7 @@ BASELINES: dict[str, type] = {
 }
 ADAPTATIONS = ("linear", "attentive", "full")
 # Raise a number when a change of code, not of settings, moves that method's scores.
-_REVISIONS = {name: 1 for name in (*BASELINES, *ADAPTATIONS)}
+_REVISIONS = {**dict.fromkeys((*BASELINES, *ADAPTATIONS), 1), "attentive": 2, "full": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,11 @@ class Method:
     name: str
     make: Callable[[int, bool], Any]
     base: str | None = None
+
+    @property
+    def blends(self) -> bool:
+        """True if the method blends parts by labels of objects that are new to its base."""
+        return self.name.partition("@")[0] in ("attentive", "full")
 
     def config(self, *, one_probe: bool) -> dict[str, str]:
         """Return what identifies the method on a result card, seed left out."""

@@ -40,6 +40,8 @@ __all__ = ["cells", "run", "score"]
 
 _BOOTSTRAP = 300
 _COVERAGE = 0.9
+# One label in so many chooses how an adapted model blends its parts.
+_BLENDING = 5
 _METHODS = (*BASELINES, *(f"{a}@nano" for a in ADAPTATIONS))
 
 
@@ -168,15 +170,19 @@ def _run_group(task: Task, group: list[Cell], folder: Path) -> None:
     """Fit once, predict and write one card for each cell."""
     data, first = _dataset(task.dataset), group[0]
     fitted_on = task.all_inputs if first.one_probe else first.inputs
-    train, test = data[task.labelled(data, first.n_labels, first.seed)], data["test"]
+    labelled = task.labelled(data, first.n_labels, first.seed)
+    held, test = _seen(task, data["calibration"], fitted_on), data["test"]
+    # Labels that choose the blend count among those that were given.
+    blend = min(first.n_labels // _BLENDING, len(held[1]) // 4) if first.method.blends else 0
+    train = data[labelled[: first.n_labels - blend]]
     estimator = first.method.make(first.seed, first.one_probe)
     start = time.perf_counter()
     estimator.fit(train.observations.select(*task.inputs[fitted_on]), train.targets(*task.targets))
     fit_seconds = time.perf_counter() - start
     if hasattr(estimator, "calibrate"):
         # On stars nobody trained on: a base that was pretrained with the labels of train stars errs
-        # less on them than on new ones. Predictions do not change.
-        estimator.calibrate(*_seen(task, data["calibration"], fitted_on))
+        # less on them than on new ones.
+        estimator.calibrate(*held, blend=blend / len(held[1]))
     for cell in group:
         observations, truth = _seen(task, test, cell.inputs)
         start = time.perf_counter()
@@ -185,6 +191,7 @@ def _run_group(task: Task, group: list[Cell], folder: Path) -> None:
         card = {
             **cell.key(task),
             "config": cell.method.config(one_probe=cell.one_probe),
+            "n_blend": blend,
             "n_test": len(truth),
             "metrics": score(task, truth, predicted),
             "interval": _interval(task, estimator, observations, truth),

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_predict
@@ -133,3 +134,46 @@ def test_embedder(tiny, stars):
     assert vectors.shape == (150, tiny.config.dim)
     assert len(embedder.get_feature_names_out()) == tiny.config.dim
     np.testing.assert_allclose(vectors, tiny.embed(x).vectors, atol=1e-6)
+
+
+def test_the_blend_is_chosen_on_objects_new_to_the_model(tiny, stars):
+    x, y = stars
+    model = FineTunedModel(tiny, "attentive", epochs=2, ensemble=2).fit(x[:90], y[:90])
+    shares = model.units_[0].head.shares.clone()
+    before = model.predict(x[90:])
+    np.testing.assert_array_equal(model.calibrate(x[90:], y[90:]).predict(x[90:]), before)
+    model.units_[0].head.direct.biases[-1].data += 50.0
+    model.units_[0].head.shares.copy_(all_to(model, part=2))
+    model.calibrate(x[90:], y[90:], blend=0.5)
+    changed = model.units_[0].head.shares
+    assert changed.shape == shares.shape
+    np.testing.assert_allclose(changed.sum(0), 1.0)
+    assert (changed[2] == 0).all(), "a part that is far off must lose its share"
+    with pytest.raises(ValueError, match="blend must be a share"):
+        model.calibrate(x[90:], y[90:], blend=1.0)
+
+
+def all_to(model, part):
+    shares = model.units_[0].head.shares * 0
+    shares[part] = 1.0
+    return shares
+
+
+def test_measured_numbers_are_used_and_may_be_missing(tiny, stars):
+    x, y = stars
+    model = FineTunedModel(tiny, "attentive", epochs=2, ensemble=2).fit(x, y)
+    head = model.units_[0].head
+    assert head.shape.measured == model.columns_.width == 343 + 7 * 8 // 2
+    head.shares.copy_(all_to(model, part=2))
+    whole, alone = model.predict(x), model.predict(x.select("gaia_xp"))
+    assert np.isfinite(alone).all()
+    assert not np.allclose(whole, alone)
+
+
+def test_images_and_long_spectra_are_not_measured_numbers(tiny):
+    from omnisky.adapt.inputs import measured_columns
+    from omnisky.codecs.tokens import Tokens
+
+    ids = {"legacysurvey_image": torch.zeros(2, 4, dtype=torch.long)}
+    masks = {name: torch.ones_like(i, dtype=torch.bool) for name, i in ids.items()}
+    assert measured_columns(Tokens(ids, masks), tiny).pixels == {}

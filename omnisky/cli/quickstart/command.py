@@ -119,8 +119,13 @@ def _run(stage: Any, out: Path, key: dict[str, Any], base: str, galaxies: str) -
 def _parts(stars: Dataset, labels: int) -> dict[str, Dataset]:
     train = stars["train"]
     known = np.flatnonzero(np.isfinite(train.targets(*TARGETS)).any(axis=1))
-    chosen = np.random.default_rng(0).permutation(known)[:labels]
+    chosen = np.random.default_rng(0).permutation(known)[: labels - _blending(labels)]
     return {"train": train[chosen], "calibration": stars["calibration"], "test": stars["test"]}
+
+
+def _blending(labels: int) -> int:
+    """Return how many of the labels are left to choose the blend of the head's parts."""
+    return labels // 5
 
 
 def _adapted(
@@ -132,12 +137,16 @@ def _adapted(
 ) -> FineTunedModel:
     """Return the adapted model: the stored one if it was fitted to the same stars and weights."""
     note = folder.with_suffix(".json")
-    key = {name: key[name] for name in ("dataset", "labels", "weights")}
+    blend = _blending(key["labels"]) / len(tokens["calibration"])
+    key = {"blend": blend, **{name: key[name] for name in ("dataset", "labels", "weights")}}
     if folder.is_dir() and note.is_file() and json.loads(note.read_text()) == key:
         return FineTunedModel.load(folder, base=model)
     adapted = FineTunedModel(base=model, adaptation="attentive")
     adapted.fit(tokens["train"], parts["train"].targets(*TARGETS))
-    adapted.calibrate(tokens["calibration"], parts["calibration"].targets(*TARGETS))
+    # The pretrained model knows labels of train stars: only stars that are new to it can say how
+    # much its own answers are worth.
+    held = parts["calibration"].targets(*TARGETS)
+    adapted.calibrate(tokens["calibration"], held, blend=blend)
     adapted.save(folder, overwrite=True)
     note.write_text(json.dumps(key))
     return adapted
