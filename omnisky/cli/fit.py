@@ -87,7 +87,7 @@ def fit(
     model = FineTunedModel(base, adaptation, random_state=seed, verbose=True)
     model.fit(x[train], y[rows][train])
     if held.any():
-        model.calibrate(x[held], y[rows][held])
+        model.calibrate(x[held], y[rows][held], blend=0.2)
     model.save(out, overwrite=overwrite)
     told = [
         {
