@@ -123,11 +123,6 @@ class TrainConfig:
         for name in ("activation_checkpointing", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be true or false; found {getattr(self, name)!r}")
-        if self.sharding == "fsdp2" and self.optimizer == "muon":
-            raise ValueError(
-                "optimizer='muon' needs whole matrices, which sharding='fsdp2' divides; use "
-                "optimizer='adamw', or sharding='none'"
-            )
 
     def _whole(self, name: str, *, at_least: int) -> None:
         value = getattr(self, name)

@@ -1,0 +1,40 @@
+"""Embed a store as one of the processes of torchrun; one may fail or be killed on the way."""
+
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+
+from omnisky.catalog import embed_store, embedding
+from omnisky.data.store import ingest
+
+
+class Noon:
+    """A clock that stands still, so that stores are the same to the byte."""
+
+    @staticmethod
+    def now(zone):
+        return datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def dies(how: str) -> None:
+    """Let this process fail, or be killed, at its second batch."""
+    whole, done = embedding._embedded, []
+
+    def deadly(given, network):
+        if done and how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if done:
+            raise RuntimeError("the moon is in the way")
+        done.append(len(given))
+        return whole(given, network)
+
+    embedding._embedded = deadly
+
+
+if __name__ == "__main__":
+    store, out, model, how = sys.argv[1:]
+    sys.modules[ingest.__module__].datetime = Noon
+    if how != "well" and os.environ["RANK"] == "1":
+        dies(how)
+    embed_store(store, out, model=model)
