@@ -85,9 +85,7 @@ class _Block(nn.Module):
             return compute(self, x, *given)
         # Inside forward, so that weights divided among processes are put together before.
         random = bool(self.dropout)
-        again = checkpoint(
-            compute, self, x, *given, use_reentrant=False, preserve_rng_state=random
-        )
+        again = checkpoint(compute, self, x, *given, use_reentrant=False, preserve_rng_state=random)
         assert isinstance(again, Tensor)
         return again
 

@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from omnisky.catalog import embed_store, embedding
 from omnisky.data.store import ingest
@@ -17,14 +19,19 @@ class Noon:
         return datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def dies(how: str) -> None:
-    """Let this process fail, or be killed, at its second batch."""
+def dies(how: str, dying: Path) -> None:
+    """Let process 1 fail, or be killed, at its second batch, and process 0 wait for that."""
     whole, done = embedding._embedded, []
 
     def deadly(given, network):
-        if done and how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if done:
+        if done and os.environ["RANK"] == "0":
+            while not dying.exists():
+                time.sleep(0.05)
+            time.sleep(30 if how == "killed" else 0.5)
+        elif done:
+            dying.touch()
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("the moon is in the way")
         done.append(len(given))
         return whole(given, network)
@@ -35,6 +42,6 @@ def dies(how: str) -> None:
 if __name__ == "__main__":
     store, out, model, how = sys.argv[1:]
     sys.modules[ingest.__module__].datetime = Noon
-    if how != "well" and os.environ["RANK"] == "1":
-        dies(how)
+    if how != "well":
+        dies(how, Path(out).with_name("dying"))
     embed_store(store, out, model=model)

@@ -106,6 +106,8 @@ def test_a_machine_without_a_compiler_is_told(star_model, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fails)
     model = Model(copy.deepcopy(star_model.network), None)
-    with pytest.raises(OSError, match=r"does not work here \(No working C\+\+ .* on cpu it needs a"):
+    with pytest.raises(
+        OSError, match=r"does not work here \(No working C\+\+ .* on cpu it needs a"
+    ):
         model.compile()
     assert not model.network.encoder[0].compiled

@@ -58,7 +58,6 @@ def test_a_value_of_another_type_is_named(name, value, kind):
         config.__post_init__()
 
 
-
 def test_only_light_imports():
     code = "import sys, omnisky.train as t; t.TrainConfig; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
