@@ -2,8 +2,8 @@
 
 A partition of the store is a task; tasks run in this process, on Dask or on the processes of
 torchrun, read their objects a batch at a time and leave vectors on the disk, so that a run that was
-killed goes on where it was. The result is a store like any other: HATS, with checksums, opened by `omnisky.open`, pyarrow and LSDB,
-and matched by position.
+killed goes on where it was. The result is a store like any other: HATS, with checksums, opened by
+`omnisky.open`, pyarrow and LSDB, and matched by position.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     All blocks of a size share one graph, as their weights are inputs to it; numbers of objects and
     tokens are symbols in it, so that batches of other shapes are not compiled again.
     """
-    return torch.compile(function, dynamic=True, recompile_limit=_GRAPHS)
+    return torch.compile(function, dynamic=True, recompile_limit=_GRAPHS)  # pyright: ignore
 
 
 def check_compiler(device: torch.device) -> None:

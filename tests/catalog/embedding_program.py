@@ -27,7 +27,7 @@ def dies(how: str, dying: Path) -> None:
         if done and os.environ["RANK"] == "0":
             while not dying.exists():
                 time.sleep(0.05)
-            time.sleep(30 if how == "killed" else 0.5)
+            time.sleep(5 if how == "killed" else 0.5)
         elif done:
             dying.touch()
             if how == "killed":

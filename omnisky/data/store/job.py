@@ -313,18 +313,18 @@ class Job:
         """
         records = [self._journal / f"{name}{key and '-'}{key}.json" for key, _ in tasks]
         waiting = [i for i, record in enumerate(records) if not record.exists()]
-        alone = self.client is None or (isinstance(self.client, Sharing) and len(tasks) == 1)
-        if alone:
+        client = self.client
+        if isinstance(client, Sharing) and len(tasks) > 1:
+            if waiting:
+                todo = [(records[i], tasks[i][1]) for i in waiting]
+                client.share(function, todo, self.folder / "claims")
+        elif client is None or isinstance(client, Sharing):
             for i in waiting:
                 write_json(records[i], function(*tasks[i][1]))
-        elif isinstance(self.client, Sharing) and waiting:
-            todo = [(records[i], tasks[i][1]) for i in waiting]
-            self.client.share(function, todo, self.folder / "claims")
         elif waiting:
             from dask.distributed import as_completed
 
-            submit = self.client.submit
-            futures = {submit(function, *tasks[i][1], pure=False): i for i in waiting}
+            futures = {client.submit(function, *tasks[i][1], pure=False): i for i in waiting}
             for future in as_completed(futures):
                 write_json(records[futures[future]], future.result())
                 future.release()
