@@ -30,18 +30,16 @@ __all__ = [
 ]
 
 
-# Graphs of one function: with and without a mask, rows that are one or several, number formats.
-_GRAPHS = 64
-
-
 @cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function of a block, fused by torch.compile when it is first called.
 
     All blocks of a size share one graph, as their weights are inputs to it; numbers of objects and
-    tokens are symbols in it, so that batches of other shapes are not compiled again.
+    tokens are symbols in it, so that batches of other shapes are not compiled again. A few graphs
+    there are: with and without a mask, of one or several rows, by number format. torch keeps eight,
+    and computes what would need more as it is written.
     """
-    return torch.compile(function, dynamic=True, recompile_limit=_GRAPHS)  # pyright: ignore
+    return torch.compile(function, dynamic=True)
 
 
 def check_compiler(device: torch.device) -> None:
