@@ -6,7 +6,8 @@ Plain and compiled blocks of the same random weights take turns in one process: 
 four images of 576 tokens by a Base-size network in both number formats, and a training step of a
 tiny network (width 256, six blocks each, 8 objects, 256 tokens in, 128 out). Ratios are medians
 over rounds of plain by compiled: above 1 compiling pays. The seconds until the first result are
-those of compiling, with what the compiler kept on the disk of an earlier run, if there was one.
+those of compiling, with what the compiler kept on the disk of an earlier run, if there was one. In
+bfloat16 only processors that compute in it say anything.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def training(precision: str) -> dict[str, Callable[[], Any]]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss)
+        return float(loss.detach())
 
     settings = TrainConfig(steps=1, batch_size=1, learning_rate=1e-4)
     moved = {n: (m, build_optimizer(m, settings)) for n, m in (("plain", plain), ("fused", fused))}
@@ -118,8 +119,8 @@ def main() -> int:
         for precision in asked.precisions.split(","):
             found[f"{case}, {precision}"] = here = measure(made[case](precision), asked.rounds)
             print(case, precision, json.dumps(here), flush=True)
-    if asked.out:
-        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+            if asked.out:  # after each, since some take long
+                asked.out.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 

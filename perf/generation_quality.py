@@ -46,11 +46,11 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "roar, 12 steps, append": {"steps": 12, "context": "append"},
     "roar, 4 steps": {"steps": 4},
     "roar, 4 steps, append": {"steps": 4, "context": "append"},
+    "one step": {"steps": 1},
     "roar, 8 steps": {"steps": 8},
-    "roar, 24 steps": {"steps": 24},
     "maskgit, 12 steps": {"steps": 12, "method": "maskgit"},
     "maskgit, 12 steps, append": {"steps": 12, "method": "maskgit", "context": "append"},
-    "one step": {"steps": 1},
+    "roar, 24 steps": {"steps": 24},
 }
 # Universes of nano-sky have the seeds 41 to 44.
 _SEED, _BIN = 97, 64
