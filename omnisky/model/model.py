@@ -275,8 +275,8 @@ class Model:
     def compile(self) -> Model:
         """Fuse the blocks with torch.compile where `embed` uses them; returns itself.
 
-        The first call of each number format takes a minute; other numbers of objects and tokens
-        are not compiled again. It pays on accelerators, not on CPUs (docs/explanation/speed.md).
+        The first call of each number format may take a minute; other numbers of objects and tokens
+        are not compiled again. On a CPU it hardly pays (perf/compiling.py).
 
         Raises
         ------
