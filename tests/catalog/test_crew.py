@@ -115,7 +115,7 @@ def test_a_client_beside_torchrun_is_refused(store, model, tmp_path, monkeypatch
 
     monkeypatch.setattr("omnisky.catalog.embedding.joined", joined)
     with pytest.raises(ValueError, match="torchrun or on a Dask client; found both"):
-        embed_store(store, tmp_path / "out", model=model, client=object())
+        embed_store(store, tmp_path / "out", model=model, client=object())  # pyright: ignore
 
 
 def test_a_process_that_is_gone_is_told(monkeypatch):

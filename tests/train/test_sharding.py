@@ -157,16 +157,17 @@ def test_muon_on_divided_matrices(tmp_path):
     torchrun("muon_objective.py", tmp_path)
     found = json.loads((tmp_path / "moved.json").read_text())
     for name, wanted in muon_objective.moved(divided=False).items():
-        close = {"rtol": 1e-6, "atol": 1e-7}
-        torch.testing.assert_close(torch.tensor(found[name]), torch.tensor(wanted), **close)
+        pair = torch.tensor(found[name]), torch.tensor(wanted)
+        torch.testing.assert_close(*pair, rtol=1e-6, atol=1e-7)
     how = muon_objective.MUON
     masked_objective.run(tmp_path / "one", **how)
     # Muon looks for its step in bfloat16, where rounding of a mean of gradients may show.
-    close = {"rtol": 0, "atol": 3e-4}
     ends = [latest(tmp_path / name) for name in ("one", "two")]
+    assert ends[0] is not None
+    assert ends[1] is not None
     for name, tensor in ends[0].model.items():
         if not name.startswith("logits"):
-            torch.testing.assert_close(ends[1].model[name], tensor, **close, msg=name)
+            torch.testing.assert_close(ends[1].model[name], tensor, rtol=0, atol=3e-4, msg=name)
     momenta = [n for n in ends[1].optimizer if n.startswith("momentum_buffer/")]
     assert len(momenta) == len(ends[0].optimizer.keys() & set(momenta)) > 0
     # Saved by two, one goes on.
