@@ -1,9 +1,9 @@
 """Embed a whole survey: from a sky store to a sky store of embeddings.
 
-A partition of the store is a task; tasks run in this process or on Dask, read their objects a batch
-at a time and leave vectors on the disk, so that a run that was killed goes on where it was. The
-result is a store like any other: HATS, with checksums, opened by `omnisky.open`, pyarrow and LSDB,
-and matched by position.
+A partition of the store is a task; tasks run in this process, on Dask or on the processes of
+torchrun, read their objects a batch at a time and leave vectors on the disk, so that a run that was
+killed goes on where it was. The result is a store like any other: HATS, with checksums, opened by
+`omnisky.open`, pyarrow and LSDB, and matched by position.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from omnisky.catalog.crew import joined
 from omnisky.data.store import Source, Store, ingest, open_store
 from omnisky.modalities import Coefficients, Modality, Observations, SkyObjects
 from omnisky.storage import sha256_of
@@ -26,6 +27,7 @@ from omnisky.surveys.survey import Problems
 if TYPE_CHECKING:
     from dask.distributed import Client
 
+    from omnisky.data.store.job import Sharing
     from omnisky.model import Model
 
 __all__ = ["EMBEDDING", "embed_store"]
@@ -45,7 +47,9 @@ def embed_store(
 ) -> Path:
     """Write the mean embedding of every object of a store; killed, it goes on when called again.
 
-    Objects without a single good measurement are kept, with an absent embedding.
+    Objects without a single good measurement are kept, with an absent embedding. Called by all
+    processes of ``torchrun``, each does some of the partitions and the first one writes the
+    catalogue; the result is the same, to the byte where they have as many threads.
 
     Parameters
     ----------
@@ -78,10 +82,32 @@ def embed_store(
         If the path is there already.
     ValueError
         If nothing, or not all that was asked for, is in the store and known to the model, or an
-        unfinished run of another store, model or options is there.
+        unfinished run of another store, model or options is there; or if a client is given to
+        processes of torchrun.
     OSError
-        If it cannot be written; what is done is kept.
+        If it cannot be written, or another process of torchrun failed; what is done is kept.
     """
+    with joined() as crew:
+        if crew is not None and client is not None:
+            raise ValueError(
+                "tasks run on the processes of torchrun or on a Dask client; found both. Start one "
+                "process, or leave the client out"
+            )
+        if crew is not None and not crew.leads:
+            crew.serve()
+            return Path(path).absolute()
+        return _embed_all(store, path, model, modalities, crew or client, options)
+
+
+def _embed_all(
+    store: str | os.PathLike,
+    path: str | os.PathLike,
+    model: str | os.PathLike,
+    modalities: Sequence[str] | None,
+    client: Client | Sharing | None,
+    options: dict[str, Any],
+) -> Path:
+    """Write the embeddings; tasks run where the client says."""
     from omnisky.model.model import pretrained_folder
 
     # Workers may run in folders of their own.

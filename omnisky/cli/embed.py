@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,8 @@ def embed(
 
     Objects without a single good measurement have NaN and ``embedding_valid`` False. The
     embeddings of a sky store are a sky store themselves, in which such an object has none; a run
-    that was stopped goes on where it was when the same command is given again.
+    that was stopped goes on where it was when the same command is given again. Under torchrun, the
+    processes divide the partitions of a sky store among them.
 
     Parameters
     ----------
@@ -155,7 +157,11 @@ def _embed_store(store: Path, out: Path, using: Using, workers: Workers) -> None
     from omnisky.cli.sky.progress import once_each, resumable, watching
     from omnisky.cli.sky.writing import refuse_existing
     from omnisky.data.store import open_store
+    from omnisky.train.parallel import in_main_process
 
+    if not in_main_process():
+        embed_store(store, out, model=using.base)  # its share of what the main process says
+        return
     refuse_existing(out)
     names = names_in(using.inputs)
     asked = None if names is None else expand(names, list(open_store(store).modalities))
@@ -174,6 +180,11 @@ def _embed_store(store: Path, out: Path, using: Using, workers: Workers) -> None
 def _embed_table(table: str, out: Path, using: Using, reading: Reading, overwrite: bool) -> None:
     from omnisky.model import Model
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"{table} is no sky store, and torchrun divides the partitions of one; start one "
+            "process, or make a store with omnisky ingest table"
+        )
     check_output(out, overwrite)
     if out.suffix.lower() == ".csv":
         raise ValueError(

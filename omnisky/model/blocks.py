@@ -7,6 +7,8 @@ attended to. Parameter names follow the released AION-1 checkpoints.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,9 +23,45 @@ __all__ = [
     "GatedMLP",
     "MeanAttention",
     "SelfAttention",
+    "check_compiler",
+    "compiled",
     "norm",
     "xavier",
 ]
+
+
+@cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of a block, fused by torch.compile when it is first called.
+
+    All blocks of a size share one graph, as their weights are inputs to it; numbers of objects and
+    tokens are symbols in it, so that batches of other shapes are not compiled again. A few graphs
+    there are: with and without a mask, of one or several rows, by number format. torch keeps eight,
+    and computes what would need more as it is written.
+    """
+    return torch.compile(function, dynamic=True)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile the sum of two numbers.
+
+    Raises
+    ------
+    OSError
+        If that does not work on this machine.
+    """
+    tried = torch.compile(lambda x: x + 1, options={"fx_graph_cache": False})
+    try:
+        tried(torch.zeros(2, device=device))
+    except Exception as error:  # whatever is amiss: torch has a class of its own for each
+        last = str(error).strip().splitlines() or [type(error).__name__]
+        needs = "a C++ compiler (g++ or clang++; CXX names another)"
+        if device.type != "cpu":
+            needs = "Triton and a C compiler"
+        raise OSError(
+            f"torch.compile does not work here ({last[0]}): on {device.type} it needs {needs}. "
+            "Install it, or do without compiling"
+        ) from error
 
 
 class _Block(nn.Module):
@@ -32,16 +70,20 @@ class _Block(nn.Module):
     # How one trains, not what the model is: no part of the configuration or the checkpoint.
     dropout = 0.0
     recompute = False
+    compiled = False
     # What a kind of block does with the vectors and what else it is given.
     _compute: Callable[..., Tensor]
 
     def forward(self, x: Float[Tensor, "B N D"], *given: Tensor | None) -> Float[Tensor, "B N D"]:
         """Compute the block; see `_compute` of its kind for what it is given."""
+        # In training only: evaluation is short, and would need graphs of its own.
+        fused = self.compiled and self.training
+        compute = compiled(type(self)._compute) if fused else type(self)._compute
         if not (self.recompute and self.training and torch.is_grad_enabled()):
-            return self._compute(x, *given)
+            return compute(self, x, *given)
         # Inside forward, so that weights divided among processes are put together before.
         random = bool(self.dropout)
-        again = checkpoint(self._compute, x, *given, use_reentrant=False, preserve_rng_state=random)
+        again = checkpoint(compute, self, x, *given, use_reentrant=False, preserve_rng_state=random)
         assert isinstance(again, Tensor)
         return again
 

@@ -272,6 +272,20 @@ class Model:
         self.network.cast(getattr(torch, precision))
         return self
 
+    def compile(self) -> Model:
+        """Fuse the blocks with torch.compile where `embed` uses them; returns itself.
+
+        The first call of each number format may take a minute; other numbers of objects and tokens
+        are not compiled again. On a CPU it hardly pays (perf/compiling.py).
+
+        Raises
+        ------
+        OSError
+            If this machine cannot compile.
+        """
+        self.network.set_compiled(True, self.network.slot_modality.device)
+        return self
+
     def tokenize(self, observations: Observations) -> Tokens:
         """Return the tokens of observations; see `Tokenizer.encode`."""
         return self.tokenizer.encode(observations)

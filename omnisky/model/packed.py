@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnisky.model.blocks import EncoderBlock, SelfAttention
+from omnisky.model.blocks import EncoderBlock, compiled
 from omnisky.model.transformer import Selection, Transformer
 
 __all__ = ["Packed", "attend_densely", "encode_packed"]
@@ -68,8 +68,10 @@ def encode_packed(network: Transformer, ids: Int[Tensor, "B S"], visible: Select
     groups = [(int(r), int(n)) for n, r in zip(lengths, repeats, strict=True) if n]
     for block in network.encoder:
         assert isinstance(block, EncoderBlock)
-        x = x + _attention(block.attn, block.norm1(x), groups)
-        x = x + block.mlp(block.norm2(x))
+        fused = block.compiled
+        q, k, v = (compiled(_ask) if fused else _ask)(block, x)
+        heard = _attention(q, k, v, groups)
+        x = (compiled(_answer) if fused else _answer)(block, x, heard)
     return Packed(network.encoder_norm(x), objects)
 
 
@@ -91,21 +93,37 @@ def _embed(
     return x
 
 
-def _attention(
-    attention: SelfAttention, x: Float[Tensor, "token D"], groups: list[tuple[int, int]]
+def _ask(block: EncoderBlock, x: Float[Tensor, "token D"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values, shape (token, H, d)."""
+    attention = block.attn
+    parts = attention.qkv(block.norm1(x)).unflatten(-1, (3, attention.num_heads, -1))
+    q, k, v = parts.unbind(1)
+    return attention.q_norm(q), attention.k_norm(k), v
+
+
+def _answer(
+    block: EncoderBlock, x: Float[Tensor, "token D"], heard: Float[Tensor, "token D"]
 ) -> Float[Tensor, "token D"]:
-    heads = attention.num_heads
-    q, k, v = attention.qkv(x).unflatten(-1, (3, heads, -1)).unbind(1)
-    q, k = attention.q_norm(q), attention.k_norm(k)
-    out = torch.empty_like(x)
+    x = x + block.attn.proj(heard)
+    return x + block.mlp(block.norm2(x))
+
+
+def _attention(
+    q: Float[Tensor, "token H d"],
+    k: Float[Tensor, "token H d"],
+    v: Float[Tensor, "token H d"],
+    groups: list[tuple[int, int]],
+) -> Float[Tensor, "token D"]:
+    """Let the tokens of each object hear each other; groups are numbers of objects and tokens."""
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device).flatten(1)
     first = 0
     for objects, length in groups:
         part = slice(first, first + objects * length)
-        shape = (objects, length, heads, -1)
+        shape = (objects, length, *q.shape[1:])
         here = (t[part].reshape(shape).transpose(1, 2) for t in (q, k, v))
         out[part] = attend_densely(*here).transpose(1, 2).reshape(objects * length, -1)
         first = part.stop
-    return attention.proj(out)
+    return out
 
 
 def attend_densely(

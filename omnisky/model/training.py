@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from omnisky.model.blocks import DecoderBlock, EncoderBlock, xavier
+from omnisky.model.blocks import DecoderBlock, EncoderBlock, check_compiler, xavier
 from omnisky.model.embeddings import VECTOR_SCALE, TokenGroupWeights
 
 if TYPE_CHECKING:
@@ -42,6 +42,29 @@ class Trainable(nn.Module):
         """Keep only what goes into blocks for the backward pass, and compute the rest again."""
         for block in self.blocks():
             block.recompute = wanted
+
+    def set_compiled(self, wanted: bool, device: torch.device | str = "cpu") -> None:
+        """Fuse what lies inside blocks with torch.compile, in training and where vectors are made.
+
+        It is the same to single precision, except that dropout draws other numbers. Names of
+        weights stay what they are.
+
+        Parameters
+        ----------
+        wanted : bool
+            Whether to.
+        device : torch.device or str
+            Where it will compute.
+
+        Raises
+        ------
+        OSError
+            If nothing can be compiled for that device on this machine.
+        """
+        if wanted:
+            check_compiler(torch.device(device))
+        for block in self.blocks():
+            block.compiled = wanted
 
     def hidden_matrices(self) -> set[str]:
         """Return names of the square-ish matrices inside the blocks, which Muon may move."""

@@ -31,6 +31,9 @@ class TrainConfig:
         Compute what lies inside the module's blocks again in the backward pass instead of keeping
         it: a third more arithmetic, a fraction of the memory. The module must know how
         (``set_recompute``).
+    compile : bool
+        Fuse what lies inside the module's blocks with torch.compile: the same numbers but for
+        rounding, after a minute or more at the start. The module must know how (``set_compiled``).
     sharding : {"none", "fsdp2"}
         What several processes hold: each all weights and moments, or each its share of them
         (`torch.distributed.fsdp.fully_shard`), which are put together block by block when needed.
@@ -87,6 +90,7 @@ class TrainConfig:
     precision: Precision = "fp32"
     accumulate: int = 1
     activation_checkpointing: bool = False
+    compile: bool = False
     sharding: Sharding = "none"
     seed: int = 0
     checkpoint_every: int = 1000
@@ -116,16 +120,9 @@ class TrainConfig:
                     f"{name} must be one of {', '.join(get_args(names))}; "
                     f"found {getattr(self, name)!r}"
                 )
-        if not isinstance(self.activation_checkpointing, bool):
-            raise TypeError(
-                f"activation_checkpointing must be true or false; found "
-                f"{self.activation_checkpointing!r}"
-            )
-        if self.sharding == "fsdp2" and self.optimizer == "muon":
-            raise ValueError(
-                "optimizer='muon' needs whole matrices, which sharding='fsdp2' divides; use "
-                "optimizer='adamw', or sharding='none'"
-            )
+        for name in ("activation_checkpointing", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be true or false; found {getattr(self, name)!r}")
 
     def _whole(self, name: str, *, at_least: int) -> None:
         value = getattr(self, name)

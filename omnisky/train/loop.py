@@ -30,7 +30,7 @@ from omnisky.train.optim import (
     optimizer_tensors,
     restore_optimizer,
 )
-from omnisky.train.parallel import Processes, join_processes, place, wrap
+from omnisky.train.parallel import Processes, join_processes, place, tell, untell, wrap
 from omnisky.train.sampler import EpochSampler, MixtureSampler, preserve_random_state
 from omnisky.train.sharding import local_part
 from omnisky.train.speed import Speed
@@ -41,6 +41,7 @@ __all__ = ["CodeObjective", "MixedObjective", "Objective", "train"]
 # How long, how often, and what lies where: not what is computed.
 _MAY_CHANGE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"} | {
     "activation_checkpointing",
+    "compile",
     "sharding",
 }
 
@@ -200,7 +201,7 @@ class _Run:
         self.objective, self.config, self.processes = objective, config, processes
         _check_division(config, processes)
         self.module = objective.module
-        self._recompute(config.activation_checkpointing)
+        tell(self.module, config, processes)
         self.shards = place(self.module, processes, config.sharding, config.seed)
         self.wrapped = self.module if self.shards else wrap(self.module, processes)
         self.optimizer = build_optimizer(self.module, config)
@@ -211,17 +212,6 @@ class _Run:
         self.speed = Speed(config, processes)
         self.step = 0
         self.metrics: dict[str, float] = {}
-
-    def _recompute(self, wanted: bool) -> None:
-        """Tell the module whether to keep what its blocks compute."""
-        method = getattr(self.module, "set_recompute", None)
-        if callable(method):
-            method(wanted)
-        elif wanted:
-            raise ValueError(
-                f"{type(self.module).__name__} cannot compute its blocks again: it has no "
-                "set_recompute(); use activation_checkpointing=false"
-            )
 
     def go(self, out: Path, log: RunLog | None, bar: ProgressBar) -> None:
         """Train to the end; log and save on the way."""
@@ -295,7 +285,7 @@ class _Run:
             self.average.take()
         if self.shards is not None:
             self.shards.gather(keep=self.processes.is_main, device=self.processes.device)
-        self._recompute(False)
+        untell(self.module)
         # The wrapping must not outlive the processes' connection: see `Processes.gather`.
         del self.wrapped, self.taker
 

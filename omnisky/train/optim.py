@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from omnisky.train.config import TrainConfig
-from omnisky.train.sharding import local_part
+from omnisky.train.sharding import divided_like, local_part, rows_here
 
 __all__ = [
     "MovingAverage",
@@ -34,6 +35,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
     Muon (Jordan 2024) steps along the nearest orthogonal matrix to the momentum. Its steps are
     scaled to the size that AdamW's have (Liu et al. 2025, arXiv:2502.16982, section 2.2), so that
     one learning rate serves both.
+
+    Of matrices that are divided among processes, each process keeps its rows of the momentum; to
+    find the step, all put one matrix after the other together.
 
     Parameters
     ----------
@@ -80,8 +84,42 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable | None = None) -> None:  # pyright: ignore
         """Take one step."""
         assert closure is None, "the training loop has none"
-        self._muon.step()
+        if any(isinstance(p, DTensor) for p in self.param_groups[0]["params"]):
+            self._step_divided()
+        else:
+            self._muon.step()
         self._adamw.step()
+
+    @torch.no_grad()
+    def _step_divided(self) -> None:
+        """Do what torch's Muon does, for matrices of which each process has some rows."""
+        group = self.param_groups[0]
+        rate, momentum = float(group["lr"]), group["momentum"]
+        for matrix in group["params"]:
+            if matrix.grad is None:
+                continue
+            state = self.state[matrix]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(matrix)
+            rows, own = state["momentum_buffer"].to_local(), matrix.grad.to_local()
+            rows.lerp_(own, 1 - momentum)
+            wanted = own.lerp(rows, momentum) if group["nesterov"] else rows
+            whole = divided_like(matrix, wanted).full_tensor()
+            start, stop = rows_here(matrix)
+            moved = _orthogonal_step(whole, group, rate)[start:stop]
+            matrix.to_local().mul_(1 - rate * group["weight_decay"]).add_(moved)
+
+
+def _orthogonal_step(gradient: Tensor, group: Mapping[str, Any], rate: float) -> Tensor:
+    """Return the step that torch's Muon takes from 0, without momentum or decay."""
+    step = torch.zeros_like(gradient, requires_grad=True)
+    step.grad = gradient
+    kept = {name: group[name] for name in ("ns_coefficients", "eps", "ns_steps", "adjust_lr_fn")}
+    alone = torch.optim.Muon(
+        [step], lr=rate, weight_decay=0.0, momentum=0.0, nesterov=False, **kept
+    )
+    alone.step()
+    return step.detach()
 
 
 def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

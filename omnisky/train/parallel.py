@@ -18,10 +18,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from omnisky.train.config import Sharding
+from omnisky.train.config import Sharding, TrainConfig
 from omnisky.train.sharding import Shards, broadcast_from_main
 
-__all__ = ["Processes", "in_main_process", "join_processes", "place", "wrap"]
+__all__ = ["Processes", "in_main_process", "join_processes", "place", "tell", "untell", "wrap"]
 
 T = TypeVar("T")
 
@@ -126,6 +126,38 @@ def _device(device: str | torch.device | None) -> torch.device:
         )
     torch.cuda.set_device(chosen)
     return chosen
+
+
+def tell(module: nn.Module, config: TrainConfig, processes: Processes) -> None:
+    """Tell a module how its blocks are to compute: kept or again, as written or compiled.
+
+    Raises
+    ------
+    ValueError
+        If it cannot do what is asked for.
+    OSError
+        If nothing can be compiled on this machine.
+    """
+    for name, setter, more in (
+        ("activation_checkpointing", "set_recompute", ()),
+        ("compile", "set_compiled", (processes.device,)),
+    ):
+        wanted, method = getattr(config, name), getattr(module, setter, None)
+        if callable(method):
+            method(wanted, *more)
+        elif wanted:
+            raise ValueError(
+                f"{type(module).__name__} does not know {name}: it has no {setter}(); use "
+                f"{name}=false"
+            )
+
+
+def untell(module: nn.Module) -> None:
+    """Let a trained module compute as a new one does."""
+    for setter in ("set_recompute", "set_compiled"):
+        method = getattr(module, setter, None)
+        if callable(method):
+            method(False)
 
 
 def wrap(module: nn.Module, processes: Processes) -> nn.Module:

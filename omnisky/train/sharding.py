@@ -26,6 +26,7 @@ __all__ = [
     "Shards",
     "blocks_of",
     "broadcast_from_main",
+    "divided_like",
     "local_part",
     "rows_here",
     "use_every_weight",
@@ -180,8 +181,13 @@ def local_part(template: Tensor, tensors: Mapping[str, Tensor], name: str) -> Te
         raise ValueError(f"{name} has the shape {shape} there, {tuple(template.shape)} here")
     start, stop = rows_here(template)
     rows = tensors.rows(name, start, stop) if parted else tensors[name][start:stop]
+    return divided_like(template, rows.to(template.to_local().device))
+
+
+def divided_like(template: DTensor, rows: Tensor) -> DTensor:
+    """Return the divided tensor of which these are the rows that are here."""
     return DTensor.from_local(
-        rows.to(template.to_local().device),
+        rows,
         template.device_mesh,
         template.placements,
         shape=template.shape,

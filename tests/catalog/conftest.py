@@ -1,6 +1,8 @@
 """A small survey and an untrained model that reads part of it."""
 
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from omnisky.codecs.scalars.scalar import ScalarCodec
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.modalities import Observations, Scalar, SkyObjects
 from omnisky.model import Model
+
+# The program that subprocesses run is imported here too.
+sys.path.insert(0, str(Path(__file__).parent))
 
 if find_spec("cdshealpix") is None:
     collect_ignore_glob = ["test_*.py"]  # they need omnisky[data]

@@ -105,6 +105,40 @@ def test_one_step_of_maskgit(peer, model):
     torch.testing.assert_close(ours(model, places), theirs, **CLOSE)
 
 
+@torch.no_grad()
+def test_autoregression_from_the_first_token_to_the_last(peer, model, monkeypatch):
+    """The peer's scheme is for sequences only, so its network is led through a grid by hand."""
+    given, target = ("tok_flux_g", "tok_z"), "tok_xp_bp"
+    found, logits_of = [], Sampler._logits
+
+    def record(self, *args):
+        for part, logits in logits_of(self, *args):
+            found.append(logits)
+            yield part, logits
+
+    monkeypatch.setattr(Sampler, "_logits", record)
+    tokens = Tokens({DOMAINS[key].names[0]: ids_of(key, i) for i, key in enumerate(given)})
+    name = DOMAINS[target].names[0]
+    how = {"method": "autoregressive", "temperature": 0.0, "n_samples": 1}
+    drawn = model.generate(tokens, name, **how).tokens[name]
+    assert drawn.shape == (B, len(found)) == (B, 55)
+    asked = {}
+    for seed, key in enumerate(given):
+        mask = torch.zeros(ids_of(key, seed).shape, dtype=torch.bool)
+        asked[key] = {"tensor": ids_of(key, seed), "input_mask": mask, "target_mask": ~mask}
+    asked = init_empty_target_modality(asked, MODALITY_INFO, target, B, 55, "cpu")
+    sampler = GenerationSampler(peer)
+    for place, mine in enumerate(found):
+        asked[target]["target_mask"][:] = True
+        asked[target]["target_mask"][:, place] = False
+        theirs, places = sampler.forward_enc_dec_maskgit_batched(copy.deepcopy(asked), target)
+        assert (places == place).all()
+        torch.testing.assert_close(mine, theirs[:, 0], **CLOSE)
+        assert torch.equal(drawn[:, place], mine.argmax(1))
+        asked[target]["tensor"][:, place] = drawn[:, place]
+        asked[target]["input_mask"][:, place] = False
+
+
 def captured(sampler, monkeypatch, name):
     """Record the logits that a step draws from."""
     found = []

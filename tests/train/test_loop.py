@@ -171,6 +171,8 @@ def test_what_cannot_compute_again_says_so(tmp_path):
         ValueError, match=r"no set_recompute\(\); use activation_checkpointing=false"
     ):
         run(tmp_path, activation_checkpointing=True)
+    with pytest.raises(ValueError, match=r"Sequential does not know compile: it has no set_compil"):
+        run(tmp_path, compile=True)
 
 
 def test_lines_after_the_checkpoint_are_dropped(tmp_path):

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import masked_objective
+import muon_objective
 import pytest
 import torch
+from compiled_objective import WAYS
 from forked_objective import run
 from toy_objective import environment
 
@@ -16,8 +18,8 @@ from omnisky.train.checkpoint import latest
 from omnisky.train.sharding import Parts
 
 
-def torchrun(program, folder):
-    command = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone"]
+def torchrun(program, folder, warnings="error"):
+    command = [sys.executable, "-W", warnings, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", Path(__file__).with_name(program), folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment())
     assert done.returncode == 0, done.stderr[-5000:]
@@ -136,3 +138,42 @@ def test_a_network_is_made_divided(tmp_path):
                 assert one[key] == pytest.approx(two[key], rel=tolerance)
             assert 0 < two["mfu"] < 1
             assert two["tokens_per_second"] == pytest.approx(15 * two["examples_per_second"])
+
+
+@pytest.mark.slow
+def test_compiled_blocks_train_as_plain_ones(tmp_path):
+    # torch's compiler itself warns.
+    torchrun("compiled_objective.py", tmp_path, warnings="ignore")
+    told = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in WAYS}
+    for name in WAYS:
+        same_log(tmp_path / "plain", tmp_path / name)
+        same_end(tmp_path / "plain", tmp_path / name)
+        assert told[name]["names"] == told["plain"]["names"]
+        assert not any(told[name]["compiled"])
+
+
+@pytest.mark.slow
+def test_muon_on_divided_matrices(tmp_path):
+    torchrun("muon_objective.py", tmp_path)
+    found = json.loads((tmp_path / "moved.json").read_text())
+    for name, wanted in muon_objective.moved(divided=False).items():
+        pair = torch.tensor(found[name]), torch.tensor(wanted)
+        torch.testing.assert_close(*pair, rtol=1e-6, atol=1e-7)
+    how = muon_objective.MUON
+    masked_objective.run(tmp_path / "one", **how)
+    # Muon looks for its step in bfloat16, where rounding of a mean of gradients may show.
+    ends = [latest(tmp_path / name) for name in ("one", "two")]
+    assert ends[0] is not None
+    assert ends[1] is not None
+    for name, tensor in ends[0].model.items():
+        if not name.startswith("logits"):
+            torch.testing.assert_close(ends[1].model[name], tensor, rtol=0, atol=3e-4, msg=name)
+    momenta = [n for n in ends[1].optimizer if n.startswith("momentum_buffer/")]
+    assert len(momenta) == len(ends[0].optimizer.keys() & set(momenta)) > 0
+    # Saved by two, one goes on.
+    for name in ("one", "two"):
+        masked_objective.run(tmp_path / name, steps=10, **how)
+    lines = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    assert len(lines[0]) == len(lines[1]) == 10
+    for one, two in zip(*(map(json.loads, part) for part in lines), strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)

@@ -24,7 +24,7 @@ from omnisky.data.store.hats import (
     margin_partition,
 )
 from omnisky.data.store.healpix import margin_order, partitions_of
-from omnisky.data.store.job import Job, StoreSpec, write_json
+from omnisky.data.store.job import Job, Sharing, StoreSpec, write_json
 from omnisky.data.store.merge import merge_partition
 from omnisky.data.store.reader import FILES, open_store
 from omnisky.data.store.runs import RUN_BYTES, Run, RunWriter, count_cells, find_problems
@@ -122,7 +122,7 @@ def ingest(
     *,
     problems: Problems | None = None,
     provenance: Mapping[str, Any] | None = None,
-    client: Client | None = None,
+    client: Client | Sharing | None = None,
     run_bytes: int = RUN_BYTES,
     **options: Any,
 ) -> Path:
@@ -140,7 +140,7 @@ def ingest(
         also written into the store.
     provenance : mapping, optional
         More about where the objects come from, as plain values (selection, options).
-    client : dask.distributed.Client, optional
+    client : dask.distributed.Client or Sharing, optional
         Where tasks run: sources and partitions, on workers that see the same disk.
     run_bytes : int
         Bytes a task holds in memory before they are sorted and put aside on the disk.

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from omnisky.data.store.codecs import CODECS, default_codec
 from omnisky.data.store.parquet import sync
@@ -28,7 +28,7 @@ from omnisky.surveys import modalities
 if TYPE_CHECKING:
     from dask.distributed import Client
 
-__all__ = ["Job", "StoreSpec"]
+__all__ = ["Job", "Sharing", "StoreSpec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +182,20 @@ def _fitting(codec: str, column: Column) -> str:
     return codec
 
 
+@runtime_checkable
+class Sharing(Protocol):
+    """Processes that do tasks together; see `omnisky.catalog.crew`."""
+
+    def share(
+        self,
+        function: Callable[..., dict[str, Any]],
+        tasks: Sequence[tuple[Path, tuple[Any, ...]]],
+        claims: Path,
+    ) -> None:
+        """Do tasks, each of which leaves its record in a file, claiming them in a folder."""
+        ...
+
+
 class Job:
     """Keep what was done of a store, task by task, until all of it is in its place.
 
@@ -191,7 +205,7 @@ class Job:
         The store to be.
     description : mapping
         What is done, as plain values; a job goes on only as it was started.
-    client : dask.distributed.Client, optional
+    client : dask.distributed.Client or Sharing, optional
         Where tasks run; in this process without one.
     resumable : bool
         Keep what is done after an error, for the next call of the same job.
@@ -209,7 +223,7 @@ class Job:
         path: Path,
         description: Mapping[str, Any],
         *,
-        client: Client | None = None,
+        client: Client | Sharing | None = None,
         resumable: bool = True,
     ) -> None:
         self.path, self.client, self.resumable = path, client, resumable
@@ -299,14 +313,18 @@ class Job:
         """
         records = [self._journal / f"{name}{key and '-'}{key}.json" for key, _ in tasks]
         waiting = [i for i, record in enumerate(records) if not record.exists()]
-        if self.client is None:
+        client = self.client
+        if isinstance(client, Sharing) and len(tasks) > 1:
+            if waiting:
+                todo = [(records[i], tasks[i][1]) for i in waiting]
+                client.share(function, todo, self.folder / "claims")
+        elif client is None or isinstance(client, Sharing):
             for i in waiting:
                 write_json(records[i], function(*tasks[i][1]))
         elif waiting:
             from dask.distributed import as_completed
 
-            submit = self.client.submit
-            futures = {submit(function, *tasks[i][1], pure=False): i for i in waiting}
+            futures = {client.submit(function, *tasks[i][1], pure=False): i for i in waiting}
             for future in as_completed(futures):
                 write_json(records[futures[future]], future.result())
                 future.release()

@@ -1,0 +1,32 @@
+"""The masked objective with compiled blocks, as a program that trains it on two processes.
+
+Blocks go through all that torch.compile does but the C++ compiler, which would take minutes here;
+tests/model/test_compiled.py is about what comes out of that.
+"""
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+import torch
+from masked_objective import run
+
+from omnisky.train.parallel import join_processes
+
+WAYS = {
+    "plain": {},
+    "compiled": {"compile": True},
+    "divided": {"compile": True, "sharding": "fsdp2", "activation_checkpointing": True},
+}
+
+if __name__ == "__main__":
+    torch.compile = functools.partial(torch.compile, backend="aot_eager")
+    folder = Path(sys.argv[1])
+    with join_processes("cpu") as processes:
+        for name, how in WAYS.items():
+            module = run(folder / name, steps=2, **how).module
+            if processes.is_main:
+                told = {"names": sorted(module.state_dict())}
+                told["compiled"] = [block.compiled for block in module.blocks()]
+                (folder / f"{name}.json").write_text(json.dumps(told))
