@@ -41,6 +41,8 @@ _STUDENT_DOF = 4.0
 _SCALE_WEIGHT = 0.05
 # Parts a blend is made of: each share is a multiple of one part in so many.
 _BLEND_STEPS = 4
+# Another blend must be better by so many standard errors, over so many objects.
+_CLEARLY, _ENOUGH = 2.0, 30
 _WARMUP = 0.05
 _TOKEN_KEEP = 0.9
 _ENCODER_RATE = 0.1
@@ -262,7 +264,7 @@ def choose_blend(
     mean = gain.nansum(1) / count
     spread = ((gain - mean[:, None]) ** 2).nansum(1).sqrt() / count
     best = mean.argmax(0)
-    clear = (mean > spread).gather(0, best[None])[0]
+    clear = ((mean > _CLEARLY * spread) & (count >= _ENOUGH)).gather(0, best[None])[0]
     shares = torch.where(clear[:, None], blends[best], now).T
     for unit in units:
         unit.head.shares.copy_(shares)

@@ -144,7 +144,7 @@ def test_the_blend_is_chosen_on_objects_new_to_the_model(tiny, stars):
     np.testing.assert_array_equal(model.calibrate(x[90:], y[90:]).predict(x[90:]), before)
     model.units_[0].head.direct.biases[-1].data += 50.0
     model.units_[0].head.shares.copy_(all_to(model, part=2))
-    model.calibrate(x[90:], y[90:], blend=0.5)
+    model.calibrate(x[90:], y[90:], blend=0.9)
     changed = model.units_[0].head.shares
     assert changed.shape == shares.shape
     np.testing.assert_allclose(changed.sum(0), 1.0)
