@@ -190,7 +190,7 @@ class Transformer(Trainable):
         number = [name in (m.name, *m.also) for m in self.config.modalities].index(True)
         return (self.slot_modality == number).nonzero()[:, 0]
 
-    def place_vectors(self, slots: Int[Tensor, "..."] | None = None) -> Float[Tensor, "... D"]:
+    def place_vectors(self, slots: Int[Tensor, ...] | None = None) -> Float[Tensor, "... D"]:
         """Return position plus modality vector of some slots, or of every slot."""
         slots = torch.arange(len(self.slot_modality)) if slots is None else slots
         slots = slots.to(self.slot_modality.device)

@@ -5,10 +5,17 @@
 
 #include "vectors.h"
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+enum { PAIRS = 1 };
+#else
+enum { PAIRS = 0 };
+#endif
+
 /* Rows of x and of the weight that are multiplied together: their sums fill the registers. */
 enum { ROWS = 5, COLUMNS = LANES == 16 ? 4 : 2, KEYS = 4096, WIDTH = 256 };
 
-long lanes(void) { return LANES; }
+long lanes(void) { return LANES << PAIRS; }
 long columns(void) { return COLUMNS; }
 long most_keys(void) { return KEYS; }
 long most_width(void) { return WIDTH; }
@@ -33,7 +40,7 @@ INLINE const void *at(const void *p, long i, long short_) {
 }
 
 /* One row as float32, normalised if there is a gain. */
-INLINE void prepare(const void *x, const void *gain, float eps, float *out, long width,
+INLINE void normalise(const void *x, const void *gain, float eps, float *out, long width,
                     long short_) {
     vec sum = {0}, power = {0};
     for (long i = 0; i < width; i += LANES) {
@@ -52,21 +59,36 @@ INLINE void prepare(const void *x, const void *gain, float eps, float *out, long
         STORE(out + i, (LOAD(out + i) - mean) * scale * load(gain, i, short_));
 }
 
-/* Products of some rows of x, `in` apart, with COLUMNS rows of weights. */
+/* One row as it is multiplied: float32, or bfloat16 where the machine multiplies pairs of them. */
+INLINE void prepare(const void *x, const void *gain, float eps, float *out, long width,
+                    long short_) {
+    normalise(x, gain, eps, out, width, short_);
+    if (PAIRS && short_)
+        for (long i = 0; i < width; i += LANES) store(out, i, LOAD(out + i), 1);
+}
+
+/* Add products of LANES numbers, or of as many pairs, to sums. */
+INLINE vec multiply_add(const float *x, const void *w, long i, long short_, vec sum) {
+#if defined(__AVX512BF16__)
+    if (short_)
+        return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_loadu_si512(at(x, i, 1)),
+                                     (__m512bh)_mm512_loadu_si512(at(w, i, 1)));
+#endif
+    return sum + LOAD(x + i) * load(w, i, short_);
+}
+
+/* Products of some rows of x, `in` floats apart, with COLUMNS rows of weights. */
 INLINE void multiply(const float *x, const void *const *w, long in, long rows, long short_,
                      float found[ROWS][COLUMNS]) {
     vec sums[ROWS][COLUMNS] = {{{0}}};
-    for (long i = 0; i < in; i += LANES) {
-        vec weights[COLUMNS];
-        for (long c = 0; c < COLUMNS; c++) {
-            weights[c] = load(w[c], i, short_);
-            /* The next rows: in two bytes they are short, and the machine sees them late. */
-            if (short_) __builtin_prefetch(at(w[c], COLUMNS * in + i, 1));
-        }
-        for (long r = 0; r < rows; r++) {
-            vec v = LOAD(x + r * in + i);
-            for (long c = 0; c < COLUMNS; c++) sums[r][c] += v * weights[c];
-        }
+    for (long i = 0; i < in; i += LANES << (PAIRS && short_)) {
+        /* The next rows: in two bytes they are short, and the machine sees them late. */
+        if (short_)
+            for (long c = 0; c < COLUMNS; c++)
+                __builtin_prefetch(at(w[c], COLUMNS * in + i, 1));
+        for (long r = 0; r < rows; r++)
+            for (long c = 0; c < COLUMNS; c++)
+                sums[r][c] = multiply_add(x + r * in, w[c], i, short_, sums[r][c]);
     }
     for (long r = 0; r < rows; r++)
         for (long c = 0; c < COLUMNS; c++) found[r][c] = total(sums[r][c]);

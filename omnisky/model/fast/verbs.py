@@ -25,7 +25,7 @@ __all__ = ["add_mlp", "add_product", "attend_densely", "product"]
 
 _ALL = slice(None)
 # Vectors that a product made for many of them is not faster for.
-_FEW = 32
+_FEW = {torch.float32: 48, torch.bfloat16: 24}
 # Products of a query with a key, beyond which matrix products are faster.
 _FEW_SCORES = 1 << 15
 
@@ -96,6 +96,8 @@ def attend_densely(
             return kernels.attend(q, k, v)
     if q.dtype != torch.bfloat16 or q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
+    if _slow_in_bfloat16():
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
     # On a CPU the fused kernel is slower in bfloat16 than in float32; scores of one head stay in
     # cache (measured, docs/explanation/speed.md).
     out = torch.empty_like(q)
@@ -113,7 +115,7 @@ def _rows(x: Tensor) -> Tensor:
 
 def _for_few(x: Tensor, *linears: nn.Module, norm: nn.Module | None = None) -> FewKernels | None:
     """Return the kernels for few vectors if these are few, and what is done is what they do."""
-    if x.device.type != "cpu" or not 0 < x.numel() // max(x.shape[-1], 1) <= _FEW:
+    if x.device.type != "cpu" or not 0 < x.numel() // x.shape[-1] <= _FEW.get(x.dtype, 0):
         return None
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return None
@@ -129,21 +131,23 @@ def _for_few(x: Tensor, *linears: nn.Module, norm: nn.Module | None = None) -> F
 
 def _linear(linear: nn.Linear, x: Tensor, outputs: slice = _ALL) -> Tensor:
     """Multiply many vectors."""
-    if outputs != _ALL and type(linear) is not nn.Linear:
+    if type(linear) is not nn.Linear or linear.bias is not None:
         return linear(x)[..., outputs]
-    multiply = _multiply_float32() if _plain_float32(linear, x) else F.linear
-    return multiply(x, linear.weight[outputs]) if type(linear) is nn.Linear else linear(x)
+    weight = linear.weight[outputs]
+    used = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+    if used and x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype:
+        if x.dtype == torch.float32 and x.numel():
+            return _multiply_float32()(x, weight)
+        if x.dtype == torch.bfloat16 and _slow_in_bfloat16():
+            return _multiply_float32()(x.float(), weight.float()).to(x.dtype)
+    return F.linear(x, weight)
 
 
-def _plain_float32(linear: nn.Module, x: Tensor) -> bool:
-    """Tell whether this is float32 on a CPU, wanted without gradients."""
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not x.numel():
-        return False
-    return (
-        type(linear) is nn.Linear
-        and x.device.type == linear.weight.device.type == "cpu"
-        and x.dtype == linear.weight.dtype == torch.float32
-    )
+@cache
+def _slow_in_bfloat16() -> bool:
+    """Tell whether this processor has no products of bfloat16, so that torch imitates them."""
+    tell = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return tell is not None and not tell()
 
 
 @cache
