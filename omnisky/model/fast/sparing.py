@@ -103,16 +103,17 @@ def _type_of(x: Tensor) -> torch.dtype:
 
 
 def _standard(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Return vectors of mean 0 and variance 1, and one over the deviation they had."""
-    standard, _, scale = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
-    return standard, scale
+    """Return vectors of mean 0 and variance 1, and one over the deviation they had, unrounded."""
+    whole = x.float() if x.dtype == torch.bfloat16 else x
+    standard, _, scale = torch.native_layer_norm(whole, x.shape[-1:], None, None, eps)
+    return standard.to(x.dtype), scale
 
 
 def _back_to(
     gradient: Tensor, standard: Tensor, scale: Tensor, gain: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of vectors, and of the gain, given that of standardised times gain."""
-    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+    zero, one = (torch.full_like(scale, n, dtype=gain.dtype) for n in (0, 1))
     found = torch.ops.aten.native_layer_norm_backward(
         gradient, standard, standard.shape[-1:], zero, one, gain, None, [True, True, False]
     )
@@ -145,13 +146,15 @@ class _LinearOfNormed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Any
+    ) -> Gradients:
         kept, scale, gain, weight = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
             if ctx.shared:
                 kept, scale = _standard(kept, ctx.eps)
                 kept = kept.to(ctx.dtype)
-            said = _flat(gradients[0])
+            said = _flat(grad_outputs[0])
             of_weight = (
                 said.T @ _flat(kept * gain.to(ctx.dtype)) if ctx.needs_input_grad[2] else None
             )
@@ -184,10 +187,12 @@ class _GatedOfNormed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Any
+    ) -> Gradients:
         standard, scale, a, b, gain, opens, says, joins = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
-            said, normed = _flat(gradients[0]), _flat(standard * gain.to(ctx.dtype))
+            said, normed = _flat(grad_outputs[0]), _flat(standard * gain.to(ctx.dtype))
             a, b = _flat(a), _flat(b)
             open_ = F.silu(a)
             of_joins = said.T @ (open_ * b) if ctx.needs_input_grad[4] else None
@@ -221,33 +226,36 @@ class _AttentionOfNormed(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, q_gain, k_gain, mask)
         with torch.autocast("cpu", enabled=False):
             pairs = ((q, q_gain, eps[0]), (k, k_gain, eps[1]))
-            normed = [
+            queries, keys = (
                 (_standard(t, e)[0] * gain.to(t.dtype)).transpose(1, 2) for t, gain, e in pairs
-            ]
+            )
             if q.dtype != torch.bfloat16:
-                out = F.scaled_dot_product_attention(*normed, v.transpose(1, 2), attn_mask=mask)
+                values = v.transpose(1, 2)
+                out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
                 return out.transpose(1, 2).flatten(2)
             # The fused kernel is slower in bfloat16; an object's scores stay in cache.
             out = torch.empty_like(q, memory_format=torch.contiguous_format)
             for b in range(len(q)):
-                chance = _chances(normed[0][b], normed[1][b], None if mask is None else mask[b])
+                chance = _chances(queries[b], keys[b], None if mask is None else mask[b])
                 out[b] = (chance @ v[b].transpose(0, 1)).transpose(0, 1)
             return out.flatten(2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Any
+    ) -> Gradients:
         q, k, v, q_gain, k_gain, mask = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
             (q, q_scale), (k, k_scale) = (
                 _standard(t, e) for t, e in zip((q, k), ctx.eps, strict=True)
             )
             queries, keys = q * q_gain.to(q.dtype), k * k_gain.to(k.dtype)
-            said = gradients[0].view(q.shape)
+            said = grad_outputs[0].view(q.shape)
             found = [torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v)]
             for b in range(len(q)):
-                one = [t[b].transpose(0, 1) for t in (queries, keys, v, said)]
-                own = _attention_backward(*one, None if mask is None else mask[b])
+                one = (t[b].transpose(0, 1) for t in (queries, keys, v, said))
+                own = _attention_backward(None if mask is None else mask[b], *one)
                 for whole, part in zip(found, own, strict=True):
                     whole[b] = part.transpose(0, 1)
             of_q, of_q_gain = _back_to(found[0], q, q_scale, q_gain)
@@ -265,7 +273,7 @@ def _chances(
 
 
 def _attention_backward(
-    q: Tensor, k: Tensor, v: Tensor, said: Tensor, mask: Tensor | None
+    mask: Tensor | None, q: Tensor, k: Tensor, v: Tensor, said: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of one object's queries, keys and values, shape (H, M or N, d)."""
     chance = _chances(q, k, mask)
