@@ -25,6 +25,10 @@ __all__ = ["attend_normed", "gated_of_normed", "linear_of_normed"]
 
 Gradients = tuple[Tensor | None, ...]
 
+# What torch attends with on a CPU, which also says what its backward pass needs.
+_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
 
 def linear_of_normed(
     x: Float[Tensor, "B N D"], norm: nn.Module, linear: nn.Linear, *, shared: bool = False
@@ -223,44 +227,58 @@ class _AttentionOfNormed(torch.autograd.Function):
         eps: tuple[float, float],
     ) -> Tensor:
         ctx.eps = eps
-        ctx.save_for_backward(q, k, v, q_gain, k_gain, mask)
         with torch.autocast("cpu", enabled=False):
             pairs = ((q, q_gain, eps[0]), (k, k_gain, eps[1]))
-            queries, keys = (
-                (_standard(t, e)[0] * gain.to(t.dtype)).transpose(1, 2) for t, gain, e in pairs
-            )
-            if q.dtype != torch.bfloat16:
-                values = v.transpose(1, 2)
-                out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-                return out.transpose(1, 2).flatten(2)
-            # The fused kernel is slower in bfloat16; an object's scores stay in cache.
-            out = torch.empty_like(q, memory_format=torch.contiguous_format)
-            for b in range(len(q)):
-                chance = _chances(queries[b], keys[b], None if mask is None else mask[b])
-                out[b] = (chance @ v[b].transpose(0, 1)).transpose(0, 1)
-            return out.flatten(2)
+            normed = [_standard(t, e)[0] * gain.to(t.dtype) for t, gain, e in pairs]
+            queries, keys, values = (t.transpose(1, 2) for t in (*normed, v))
+            # The fused kernel is slower in bfloat16; there, an object's scores stay in cache.
+            if q.dtype == torch.bfloat16:
+                out, sums = torch.empty_like(queries.transpose(1, 2)).transpose(1, 2), None
+                for b in range(len(q)):
+                    chance = _chances(queries[b], keys[b], None if mask is None else mask[b])
+                    out[b] = chance @ values[b]
+            else:
+                out, sums = _FUSED(queries, keys, values, attn_mask=_added(mask, q.dtype))
+        ctx.save_for_backward(q, k, v, q_gain, k_gain, mask, sums, None if sums is None else out)
+        return out.transpose(1, 2).flatten(2)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Any
     ) -> Gradients:
-        q, k, v, q_gain, k_gain, mask = ctx.saved_tensors
+        q, k, v, q_gain, k_gain, mask, sums, out = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
-            (q, q_scale), (k, k_scale) = (
-                _standard(t, e) for t, e in zip((q, k), ctx.eps, strict=True)
+            q, q_scale = _standard(q, ctx.eps[0])
+            k, k_scale = _standard(k, ctx.eps[1])
+            given = (
+                q * q_gain.to(q.dtype),
+                k * k_gain.to(k.dtype),
+                v,
+                grad_outputs[0].view(q.shape),
             )
-            queries, keys = q * q_gain.to(q.dtype), k * k_gain.to(k.dtype)
-            said = grad_outputs[0].view(q.shape)
-            found = [torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v)]
-            for b in range(len(q)):
-                one = (t[b].transpose(0, 1) for t in (queries, keys, v, said))
-                own = _attention_backward(None if mask is None else mask[b], *one)
-                for whole, part in zip(found, own, strict=True):
-                    whole[b] = part.transpose(0, 1)
-            of_q, of_q_gain = _back_to(found[0], q, q_scale, q_gain)
-            of_k, of_k_gain = _back_to(found[1], k, k_scale, k_gain)
-        return of_q.to(v.dtype), of_k.to(v.dtype), found[2], of_q_gain, of_k_gain, None, None
+            queries, keys, values, said = (t.transpose(1, 2) for t in given)
+            if sums is None:
+                of_q, of_k, of_v = (torch.empty_like(t) for t in (queries, keys, values))
+                for b in range(len(q)):
+                    one = (queries[b], keys[b], values[b], said[b])
+                    own = _attention_backward(None if mask is None else mask[b], *one)
+                    of_q[b], of_k[b], of_v[b] = own
+            else:
+                asked = (queries, keys, values, out, sums, 0.0, False)
+                mask = _added(mask, q.dtype)
+                of_q, of_k, of_v = _FUSED_BACKWARD(said, *asked, attn_mask=mask)
+            of_q, of_q_gain = _back_to(of_q.transpose(1, 2), q, q_scale, q_gain)
+            of_k, of_k_gain = _back_to(of_k.transpose(1, 2), k, k_scale, k_gain)
+        of_q, of_k, of_v = of_q.to(v.dtype), of_k.to(v.dtype), of_v.transpose(1, 2)
+        return of_q, of_k, of_v, of_q_gain, of_k_gain, None, None
+
+
+def _added(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return a mask as what is added to scores."""
+    if mask is None:
+        return None
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)
 
 
 def _chances(
