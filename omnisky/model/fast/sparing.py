@@ -58,7 +58,7 @@ def gated_of_normed(x: Float[Tensor, "B N D"], norm: nn.Module, mlp: GatedMLP) -
         return mlp(norm(x))
     assert isinstance(norm, nn.LayerNorm)
     weights = (norm.weight, mlp.fc1.weight, mlp.fc3.weight, mlp.fc2.weight)
-    found = _GatedOfNormed.apply(x, *weights, norm.eps, _type_of(x))
+    found = _GatedOfNormed.apply(x, *weights, (norm.eps, _type_of(x)))
     assert isinstance(found, Tensor)
     return found
 
@@ -87,7 +87,7 @@ def attend_normed(
     assert isinstance(norms[0], nn.LayerNorm)
     assert isinstance(norms[1], nn.LayerNorm)
     gains, eps = (norms[0].weight, norms[1].weight), (norms[0].eps, norms[1].eps)
-    found = _AttentionOfNormed.apply(q, k, v, *gains, mask, eps)
+    found = _AttentionOfNormed.apply(q, k, v, *gains, (mask, *eps))
     assert isinstance(found, Tensor)
     return found
 
@@ -177,9 +177,9 @@ class _GatedOfNormed(torch.autograd.Function):
         opens: Tensor,
         says: Tensor,
         joins: Tensor,
-        eps: float,
-        dtype: torch.dtype,
+        how: tuple[float, torch.dtype],
     ) -> Tensor:
+        eps, dtype = how
         ctx.dtype, ctx.given = dtype, x.dtype
         with torch.autocast("cpu", enabled=False):
             standard, scale = _standard(x, eps)
@@ -211,7 +211,7 @@ class _GatedOfNormed(torch.autograd.Function):
             None if found is None else found.to(weight.dtype)
             for found, weight in ((of_opens, opens), (of_says, says), (of_joins, joins))
         ]
-        return of_x.to(ctx.given), of_gain, *weights, None, None
+        return of_x.to(ctx.given), of_gain, *weights, None
 
 
 class _AttentionOfNormed(torch.autograd.Function):
@@ -223,9 +223,9 @@ class _AttentionOfNormed(torch.autograd.Function):
         v: Tensor,
         q_gain: Tensor,
         k_gain: Tensor,
-        mask: Tensor | None,
-        eps: tuple[float, float],
+        how: tuple[Tensor | None, float, float],
     ) -> Tensor:
+        mask, *eps = how
         ctx.eps = eps
         with torch.autocast("cpu", enabled=False):
             pairs = ((q, q_gain, eps[0]), (k, k_gain, eps[1]))
@@ -271,7 +271,7 @@ class _AttentionOfNormed(torch.autograd.Function):
             of_q, of_q_gain = _back_to(of_q.transpose(1, 2), q, q_scale, q_gain)
             of_k, of_k_gain = _back_to(of_k.transpose(1, 2), k, k_scale, k_gain)
         of_q, of_k, of_v = of_q.to(v.dtype), of_k.to(v.dtype), of_v.transpose(1, 2)
-        return of_q, of_k, of_v, of_q_gain, of_k_gain, None, None
+        return of_q, of_k, of_v, of_q_gain, of_k_gain, None
 
 
 def _added(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
