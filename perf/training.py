@@ -187,7 +187,7 @@ def contenders(folder: Path, names: list[str]) -> dict[str, Contender]:
     return {name: made[name]() for name in names or made}
 
 
-def measure(case: str, rounds: int, names: list[str]) -> dict[str, Any]:
+def measure(case: str, rounds: int, names: list[str], untimed: list[str]) -> dict[str, Any]:
     """Return seconds a step, ratios to the peer, memory and utilisation of one case."""
     n_objects, sizes = _CASES[case]
     with tempfile.TemporaryDirectory() as folder:
@@ -197,22 +197,22 @@ def measure(case: str, rounds: int, names: list[str]) -> dict[str, Any]:
         works = contenders(Path(folder), names)
     losses = {name: float(work.loss(batch).detach()) for name, work in works.items()}
     kept = {name: work.kept_mb(batch) / n_objects for name, work in works.items()}
-    for work in works.values():
+    timed = {name: work for name, work in works.items() if name not in untimed}
+    for work in timed.values():
         work.step(batch)
-    seconds: dict[str, list[float]] = {name: [] for name in works}
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
-        for name, work in works.items():
+        for name, work in timed.items():
             seconds[name].append(work.step(batch))
     ratio = {
         name: statistics.median(a / b for a, b in zip(seconds["peer"], took, strict=True))
         for name, took in seconds.items()
     }
-    network = works["ours bf16"].module
+    network = works["ours"].module
     assert isinstance(network, Transformer)
     flops = work_of(network, batch.visible, batch.asked)["flops"]
     medians = {name: statistics.median(took) for name, took in seconds.items()}
-    half = gemm_gflops(torch.bfloat16)
-    return {
+    found = {
         "objects": n_objects,
         "losses": losses,
         "seconds_median": medians,
@@ -220,9 +220,13 @@ def measure(case: str, rounds: int, names: list[str]) -> dict[str, Any]:
         "times_the_peer_as_shipped": ratio,
         "kept_mb_an_object": kept,
         "gflop_an_object": flops / n_objects / 1e9,
-        "bf16_gemm_gflops": half,
-        "mfu_of_ours_bf16": flops / medians["ours bf16"] / 1e9 / half,
     }
+    for name, dtype in (("ours", torch.float32), ("ours bf16", torch.bfloat16)):
+        if name in medians:
+            products = gemm_gflops(dtype)
+            share = flops / medians[name] / 1e9 / products
+            found[name] = {"gemm_gflops": products, "mfu": share}
+    return found
 
 
 def main() -> int:
@@ -231,13 +235,14 @@ def main() -> int:
     parser.add_argument("--cases", default=",".join(_CASES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without", default="", help="contenders to leave out, as 'a;b'")
+    parser.add_argument("--untimed", default="", help="of these only the memory, as 'a;b'")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     names = ["peer", "peer autocast", "ours", "ours bf16", "ours bf16, recomputed"]
     names = [name for name in names if name not in asked.without.split(";")]
     found: dict[str, Any] = {"environment": environment(), "threads": torch.get_num_threads()}
     for case in asked.cases.split(","):
-        found[case] = measure(case, asked.rounds, names)
+        found[case] = measure(case, asked.rounds, names, asked.untimed.split(";"))
         print(case, json.dumps(found[case], indent=1))
     if asked.out:
         asked.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from omnisky.model.fast.sparing import attend_normed, gated_of_normed, linear_of_normed
+
 __all__ = [
     "CrossAttention",
     "DecoderBlock",
@@ -96,18 +98,17 @@ def norm(dim: int) -> nn.LayerNorm:
     return nn.LayerNorm(dim, eps=1e-6, bias=False)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Float[Tensor, "B M D"]:
-    """Scaled dot-product attention over heads; q, k, v have shape (B, head, slot, D / head)."""
-    if mask is not None:
-        # A row that may attend to nothing (padding) would be NaN; it attends everywhere instead
-        # and is never read.
-        mask = (mask | ~mask.any(-1, keepdim=True)).unsqueeze(1)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return out.transpose(1, 2).flatten(2)
+def _hearable(mask: Tensor | None) -> Bool[Tensor, "B 1 _ N"] | None:
+    """Return a mask for all heads under which each row may attend to something."""
+    if mask is None:
+        return None
+    # A row that may attend to nothing (padding) would be NaN; it attends everywhere instead and is
+    # never read.
+    return (mask | ~mask.any(-1, keepdim=True)).unsqueeze(1)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention."""
+    """Multi-head self-attention of vectors that go through a normalisation before."""
 
     def __init__(self, dim: int, num_heads: int, qk_norm: bool) -> None:
         super().__init__()
@@ -118,12 +119,11 @@ class SelfAttention(nn.Module):
         self.k_norm = norm(dim // num_heads) if qk_norm else nn.Identity()
 
     def forward(
-        self,
-        x: Float[Tensor, "B N D"],
-        mask: Bool[Tensor, "B _ N"] | None,
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B _ N"] | None, before: nn.Module
     ) -> Float[Tensor, "B N D"]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
+        qkv = linear_of_normed(x, before, self.qkv).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.unbind(2)
+        return self.proj(attend_normed((q, k, v), (self.q_norm, self.k_norm), _hearable(mask)))
 
 
 class MeanAttention(SelfAttention):
@@ -132,13 +132,13 @@ class MeanAttention(SelfAttention):
     Every slot asked for counts, of whatever modality. Queries and keys play no part.
     """
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Float[Tensor, "B N D"]:
-        v = self.qkv(x).chunk(3, dim=-1)[2]
+    def forward(self, x: Tensor, mask: Tensor | None, before: nn.Module) -> Float[Tensor, "B N D"]:
+        v = linear_of_normed(x, before, self.qkv).chunk(3, dim=-1)[2]
         return self.proj(v.mean(1, keepdim=True).expand_as(v))
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of decoder slots to the encoder's context."""
+    """Multi-head attention of decoder slots to the encoder's context, both normalised before."""
 
     def __init__(self, dim: int, num_heads: int, qk_norm: bool) -> None:
         super().__init__()
@@ -154,10 +154,12 @@ class CrossAttention(nn.Module):
         x: Float[Tensor, "B M D"],
         context: Float[Tensor, "B N D"],
         mask: Bool[Tensor, "B _ N"] | None,
+        before: tuple[nn.Module, nn.Module],
     ) -> Float[Tensor, "B M D"]:
-        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
+        q = linear_of_normed(x, before[0], self.q).unflatten(-1, (self.num_heads, -1))
+        kv = linear_of_normed(context, before[1], self.kv, shared=True)
+        k, v = kv.unflatten(-1, (2, self.num_heads, -1)).unbind(2)
+        return self.proj(attend_normed((q, k, v), (self.q_norm, self.k_norm), _hearable(mask)))
 
 
 class GatedMLP(nn.Module):
@@ -189,8 +191,8 @@ class EncoderBlock(_Block):
         x: Float[Tensor, "B N D"],
         mask: Bool[Tensor, "B _ N"] | None,
     ) -> Float[Tensor, "B N D"]:
-        x = self._add(x, self.attn(self.norm1(x), mask))
-        return self._add(x, self.mlp(self.norm2(x)))
+        x = self._add(x, self.attn(x, mask, self.norm1))
+        return self._add(x, gated_of_normed(x, self.norm2, self.mlp))
 
 
 class DecoderBlock(_Block):
@@ -216,10 +218,10 @@ class DecoderBlock(_Block):
         self_mask: Bool[Tensor, "B _ M"],
         context_mask: Bool[Tensor, "B _ N"],
     ) -> Float[Tensor, "B M D"]:
-        x = self._add(x, self.self_attn(self.norm1(x), self_mask))
-        seen = self.cross_attn(self.query_norm(x), self.context_norm(context), context_mask)
-        x = self._add(x, seen)
-        return self._add(x, self.mlp(self.norm2(x)))
+        x = self._add(x, self.self_attn(x, self_mask, self.norm1))
+        before = (self.query_norm, self.context_norm)
+        x = self._add(x, self.cross_attn(x, context, context_mask, before))
+        return self._add(x, gated_of_normed(x, self.norm2, self.mlp))
 
 
 def initialise(module: nn.Module) -> None:

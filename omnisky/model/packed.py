@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
-from omnisky.model.blocks import EncoderBlock, compiled
+from omnisky.model.blocks import EncoderBlock, SelfAttention, compiled
+from omnisky.model.fast import add_mlp, add_product, attend_densely, product
 from omnisky.model.transformer import Selection, Transformer
 
-__all__ = ["Packed", "attend_densely", "encode_packed"]
+__all__ = ["Packed", "encode_packed"]
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,19 @@ def encode_packed(network: Transformer, ids: Int[Tensor, "B S"], visible: Select
     mask = visible.mask[order]
     rows, columns = mask.nonzero(as_tuple=True)
     objects, slots = order[rows], visible.slots[order][rows, columns]
-    place = network.place_vectors()[slots]
-    x = (_embed(network, ids, objects, slots) + place).to(network.dtype)
+    x = _embed(network, ids, objects, slots) + network.place_vectors(slots)
+    x = x.to(network.dtype)
     lengths, repeats = count[order].unique_consecutive(return_counts=True)
     groups = [(int(r), int(n)) for n, r in zip(lengths, repeats, strict=True) if n]
     for block in network.encoder:
         assert isinstance(block, EncoderBlock)
-        fused = block.compiled
-        q, k, v = (compiled(_ask) if fused else _ask)(block, x)
-        heard = _attention(q, k, v, groups)
-        x = (compiled(_answer) if fused else _answer)(block, x, heard)
+        if block.compiled:
+            heard = _attention(*compiled(_ask)(block, x), groups)
+            x = compiled(_answer)(block, x, heard)
+            continue
+        heads = _heads(block.attn, product(x, block.attn.qkv, block.norm1))
+        x = add_product(x, _attention(*heads, groups), block.attn.proj)
+        x = add_mlp(x, block.mlp, block.norm2)
     return Packed(network.encoder_norm(x), objects)
 
 
@@ -93,12 +96,17 @@ def _embed(
     return x
 
 
-def _ask(block: EncoderBlock, x: Float[Tensor, "token D"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values, shape (token, H, d)."""
-    attention = block.attn
-    parts = attention.qkv(block.norm1(x)).unflatten(-1, (3, attention.num_heads, -1))
-    q, k, v = parts.unbind(1)
+def _heads(
+    attention: SelfAttention, qkv: Float[Tensor, "token E"]
+) -> tuple[Float[Tensor, "token H d"], Float[Tensor, "token H d"], Float[Tensor, "token H d"]]:
+    """Return queries and keys, normalised, and values."""
+    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
     return attention.q_norm(q), attention.k_norm(k), v
+
+
+def _ask(block: EncoderBlock, x: Float[Tensor, "token D"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Do what a compiler can see of a block before tokens hear each other."""
+    return _heads(block.attn, block.attn.qkv(block.norm1(x)))
 
 
 def _answer(
@@ -123,21 +131,4 @@ def _attention(
         here = (t[part].reshape(shape).transpose(1, 2) for t in (q, k, v))
         out[part] = attend_densely(*here).transpose(1, 2).reshape(objects * length, -1)
         first = part.stop
-    return out
-
-
-def attend_densely(
-    q: Float[Tensor, "B H N d"], k: Float[Tensor, "B H N d"], v: Float[Tensor, "B H N d"]
-) -> Float[Tensor, "B H N d"]:
-    """Attend without a mask, in the way that is fast on this device."""
-    if q.dtype != torch.bfloat16 or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v)
-    # On a CPU the fused kernel is slower in bfloat16 than in float32; scores of one head stay in
-    # cache (measured, docs/explanation/speed.md).
-    out = torch.empty_like(q)
-    scale = q.shape[-1] ** -0.5
-    for b in range(len(q)):
-        for h in range(q.shape[1]):
-            scores = (q[b, h] @ k[b, h].T).mul_(scale)
-            torch.mm(scores.softmax(-1), v[b, h], out=out[b, h])
     return out

@@ -190,12 +190,16 @@ class Transformer(Trainable):
         number = [name in (m.name, *m.also) for m in self.config.modalities].index(True)
         return (self.slot_modality == number).nonzero()[:, 0]
 
-    def place_vectors(self) -> Float[Tensor, "S D"]:
-        """Return position plus modality vector of every slot."""
-        modality = torch.stack([self.modality_vectors[n] for n in self.names])[self.slot_modality]
+    def place_vectors(self, slots: Int[Tensor, ...] | None = None) -> Float[Tensor, "... D"]:
+        """Return position plus modality vector of some slots, or of every slot."""
+        slots = torch.arange(len(self.slot_modality)) if slots is None else slots
+        slots = slots.to(self.slot_modality.device)
+        modality = torch.stack([self.modality_vectors[n] for n in self.names])
         if self.config.positions == "fixed":
-            return self.fixed_positions + modality
-        return torch.cat([self.position_vectors[n] for n in self.names]) + modality
+            positions = self.fixed_positions
+        else:
+            positions = torch.cat([self.position_vectors[n] for n in self.names])
+        return positions[slots] + modality[self.slot_modality[slots]]
 
     def embed_slots(self, ids: Int[Tensor, "B S"], visible: Selection) -> Float[Tensor, "B N D"]:
         """Return the token vectors of some slots, without place vectors."""
@@ -217,7 +221,7 @@ class Transformer(Trainable):
 
     def encode_slots(self, ids: Int[Tensor, "B S"], visible: Selection) -> Encoded:
         """Encode the visible slots of each object."""
-        place = self.place_vectors()[visible.slots]
+        place = self.place_vectors(visible.slots)
         x = self.embed_slots(ids, visible) + place
         mask = None
         if not bool(visible.mask.all()):
@@ -235,7 +239,7 @@ class Transformer(Trainable):
         A slot attends to the asked slots of its own modality only, so that what is predicted for
         one modality does not depend on which others are asked for at the same time.
         """
-        x = (self.mask_token + self.place_vectors()[asked.slots]).to(self.dtype)
+        x = (self.mask_token + self.place_vectors(asked.slots)).to(self.dtype)
         modality = self.slot_modality[asked.slots]
         self_mask = (modality[:, :, None] == modality[:, None, :]) & asked.mask[:, None, :]
         context_mask = encoded.mask[:, None, :]

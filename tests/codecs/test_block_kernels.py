@@ -87,7 +87,11 @@ def test_unknown_precisions_are_refused():
 @needs_kernels
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    [("0.797884447f", "0.81f"), ("+ LOAD(shift + c), short_)", ", short_)"), ("<< 16)", "<< 15)")],
+    [
+        ("0.797884447f", "0.81f"),
+        ("+ LOAD(shift + c), short_)", ", short_)"),
+        ("load(h, i * channels + c, 1) * factor", "load(h, i * channels + c, 1)"),
+    ],
 )
 def test_kernels_that_differ_are_not_used(right, wrong, tmp_path, monkeypatch):
     source = convnext._SOURCE.read_text()

@@ -79,7 +79,7 @@ class Plain:
         """Decode with nothing to hear."""
         x = self.network.mask_token + self.network.place_vectors()[asked.slots]
         for block in self.network.decoder:
-            x = x + block.self_attn(block.norm1(x), None)
+            x = x + block.self_attn(x, None, block.norm1)
             x = x + block.mlp(block.norm2(x))
         return self.network.decoder_norm(x)
 

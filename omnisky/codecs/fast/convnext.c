@@ -11,30 +11,6 @@ long pieces(void) { return 8; }
 long lanes(void) { return LANES; }
 long most_channels(void) { return CHANNELS; }
 
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE vec load(const void *p, long i, long short_) {
-    if (!short_) return LOAD((const float *)p + i);
-    return (vec)(__builtin_convertvector(*(const hvec *)((const uint16_t *)p + i), uvec) << 16);
-}
-
-INLINE void store(void *p, long i, vec v, long short_) {
-    if (!short_) {
-        STORE((float *)p + i, v);
-        return;
-    }
-    /* To the nearest, to even in the middle. */
-    uvec bits = (uvec)v;
-    bits += 0x7fff + ((bits >> 16) & 1);
-    *(hvec *)((uint16_t *)p + i) = __builtin_convertvector(bits >> 16, hvec);
-}
-
-static inline float total(vec v) {
-    float sum = 0;
-    for (int l = 0; l < LANES; l++) sum += v[l];
-    return sum;
-}
-
 /* The exact GELU: erf(x / sqrt 2) as an odd rational function, minimax where it is not one within
  * float32, to 4e-7. */
 INLINE vec gelu(vec x) {

@@ -1,4 +1,4 @@
-/* Vectors of floats as wide as the machine's, and what both files of kernels need of them. */
+/* Vectors of floats as wide as the machine's, and what files of kernels need of them. */
 
 #include <omp.h>
 #include <stdint.h>
@@ -12,12 +12,39 @@ enum { LANES = 4 };
 #endif
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef float four __attribute__((vector_size(16), aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint16_t hvec __attribute__((vector_size(2 * LANES), aligned(2)));
 
 #define LOAD(p) (*(const vec *)(p))
 #define STORE(p, v) (*(vec *)(p) = (v))
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* A vector from float32, or from bfloat16 where `short_` is 1. */
+INLINE vec load(const void *p, long i, long short_) {
+    if (!short_) return LOAD((const float *)p + i);
+    return (vec)(__builtin_convertvector(*(const hvec *)((const uint16_t *)p + i), uvec) << 16);
+}
+
+INLINE void store(void *p, long i, vec v, long short_) {
+    if (!short_) {
+        STORE((float *)p + i, v);
+        return;
+    }
+    /* To the nearest, to even in the middle. */
+    uvec bits = (uvec)v;
+    bits += 0x7fff + ((bits >> 16) & 1);
+    *(hvec *)((uint16_t *)p + i) = __builtin_convertvector(bits >> 16, hvec);
+}
+
+INLINE float total(vec v) {
+    union { vec whole; four parts[LANES / 4]; } both = {v};
+    four sum = both.parts[0];
+    for (int i = 1; i < LANES / 4; i++) sum += both.parts[i];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
 
 /* yes where chosen, else no */
 static inline vec choose(ivec chosen, vec yes, vec no) {

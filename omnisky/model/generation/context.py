@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnisky.model.blocks import CrossAttention, DecoderBlock, EncoderBlock, SelfAttention
-from omnisky.model.packed import attend_densely
+from omnisky.model.blocks import DecoderBlock, EncoderBlock, SelfAttention
+from omnisky.model.fast import add_mlp, add_product, attend_densely, product
 from omnisky.model.transformer import Selection, Transformer
 
 __all__ = ["Read", "read"]
@@ -100,10 +100,10 @@ class Read:
         own = (None,) * len(network.decoder) if self.own is None else self.own.decoder
         for block, shared, mine in zip(network.decoder, self.shared.decoder, own, strict=True):
             assert isinstance(block, DecoderBlock)
-            x = x + _hear_each_other(block.self_attn, block.norm1(x), there)
-            query = _queries(block.cross_attn, block.query_norm(x))
-            x = x + block.cross_attn.proj(self._hear(query, shared, mine))
-            x = x + block.mlp(block.norm2(x))
+            x = _hear_each_other(block, x, there)
+            query = _queries(block, x)
+            x = add_product(x, self._hear(query, shared, mine), block.cross_attn.proj)
+            x = add_mlp(x, block.mlp, block.norm2)
         return network.decoder_norm(x)
 
     def append(
@@ -129,10 +129,10 @@ class Read:
         growing = replace(self, own=_Layers((), (), mask))
         for block, shared, earlier in zip(network.encoder, self.shared.encoder, old, strict=True):
             assert isinstance(block, EncoderBlock)
-            query, heard = _read_each_other(block.attn, block.norm1(x))
+            query, heard = _read_each_other(block.attn, block.norm1, x)
             encoder.append(heard.joined(earlier))
-            x = x + block.attn.proj(growing._hear(query, shared, encoder[-1]))
-            x = x + block.mlp(block.norm2(x))
+            x = add_product(x, growing._hear(query, shared, encoder[-1]), block.attn.proj)
+            x = add_mlp(x, block.mlp, block.norm2)
         context = network.decoder_proj_context(network.encoder_norm(x)) + place.to(network.dtype)
         old = (None,) * len(network.decoder) if before is None else before.decoder
         decoder = [h.joined(o) for h, o in zip(_heard(network, context), old, strict=True)]
@@ -192,11 +192,12 @@ def read(
     x = (embedded + place[slots]).to(network.dtype)
     for block in network.encoder:
         assert isinstance(block, EncoderBlock)
-        query, heard = _read_each_other(block.attn, block.norm1(x))
+        query, heard = _read_each_other(block.attn, block.norm1, x)
         if append:
             encoder.append(heard)
-        x = x + block.attn.proj(_attend(query, heard, mask).transpose(1, 2).flatten(2))
-        x = x + block.mlp(block.norm2(x))
+        said = _attend(query, heard, mask).transpose(1, 2).flatten(2)
+        x = add_product(x, said, block.attn.proj)
+        x = add_mlp(x, block.mlp, block.norm2)
     context = network.decoder_proj_context(network.encoder_norm(x)) + where
     return Read(network, place, _Layers(tuple(encoder), tuple(_heard(network, context)), mask))
 
@@ -207,35 +208,39 @@ def _heard(network: Transformer, context: Tensor) -> list[_Heard]:
     for block in network.decoder:
         assert isinstance(block, DecoderBlock)
         attention = block.cross_attn
-        pair = attention.kv(block.context_norm(context)).unflatten(-1, (2, attention.num_heads, -1))
+        pair = product(context, attention.kv, block.context_norm)
+        pair = pair.unflatten(-1, (2, attention.num_heads, -1))
         keys, values = pair.transpose(-4, -2).unbind(-3)
         found.append(_Heard(attention.k_norm(keys), values.contiguous()))
     return found
 
 
-def _queries(attention: CrossAttention, x: Tensor) -> Float[Tensor, "B S H M d"]:
-    return attention.q_norm(
-        attention.q(x).unflatten(-1, (attention.num_heads, -1)).transpose(-3, -2)
-    )
+def _queries(block: DecoderBlock, x: Tensor) -> Float[Tensor, "B S H M d"]:
+    attention = block.cross_attn
+    query = product(x, attention.q, block.query_norm)
+    return attention.q_norm(query.unflatten(-1, (attention.num_heads, -1)).transpose(-3, -2))
 
 
-def _read_each_other(attention: SelfAttention, x: Tensor) -> tuple[Tensor, _Heard]:
+def _read_each_other(attention: SelfAttention, norm: nn.Module, x: Tensor) -> tuple[Tensor, _Heard]:
     """Return queries, and keys and values, of vectors of shape (..., token, D)."""
-    parts = attention.qkv(x).unflatten(-1, (3, attention.num_heads, -1)).transpose(-4, -2)
-    query, keys, values = parts.unbind(-3)
+    parts = product(x, attention.qkv, norm).unflatten(-1, (3, attention.num_heads, -1))
+    query, keys, values = parts.transpose(-4, -2).unbind(-3)
     return attention.q_norm(query), _Heard(attention.k_norm(keys), values.contiguous())
 
 
 def _hear_each_other(
-    attention: SelfAttention, x: Float[Tensor, "B S M D"], there: Bool[Tensor, "B S M"]
+    block: DecoderBlock, x: Float[Tensor, "B S M D"], there: Bool[Tensor, "B S M"]
 ) -> Float[Tensor, "B S M D"]:
+    attention = block.self_attn
     if x.shape[2] == 1:  # it hears itself, and values are the last third of the weights
-        return attention.proj(F.linear(x, attention.qkv.weight[-x.shape[-1] :]))
-    query, heard = _read_each_other(attention, x)
+        values = product(x, attention.qkv, block.norm1, slice(-x.shape[-1], None))
+        return add_product(x, values, attention.proj)
+    query, heard = _read_each_other(attention, block.norm1, x)
     flat = _Heard(heard.keys.flatten(0, 1), heard.values.flatten(0, 1))
     mask = None if bool(there.all()) else there.flatten(0, 1)
     out = _attend(query.flatten(0, 1), flat, mask)
-    return attention.proj(out.transpose(1, 2).flatten(2).unflatten(0, x.shape[:2]))
+    said = out.transpose(1, 2).flatten(2).unflatten(0, x.shape[:2])
+    return add_product(x, said, attention.proj)
 
 
 def _attend(

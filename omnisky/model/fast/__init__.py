@@ -1,0 +1,13 @@
+"""What blocks compute when they are used, not trained, in the way that is fast on this device."""
+
+from omnisky.model.fast.few import FewKernels, few_kernels
+from omnisky.model.fast.verbs import add_mlp, add_product, attend_densely, product
+
+__all__ = [
+    "FewKernels",
+    "add_mlp",
+    "add_product",
+    "attend_densely",
+    "few_kernels",
+    "product",
+]

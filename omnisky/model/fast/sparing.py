@@ -1,0 +1,302 @@
+"""What blocks compute when they are trained on a CPU, keeping little for the backward pass.
+
+Autograd keeps what goes into each operation. Much of it is made from the rest by a cheap operation:
+here only what products take and give is kept, in the type that they are computed in, and what lies
+between (normalisation, gate, attention) is computed again. Whatever is kept is kept once.
+
+Other devices have kernels of their own, and compiled blocks are spared by the compiler: there, and
+with modules that are not the plain ones, the modules are simply called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from omnisky.model.blocks import GatedMLP
+
+__all__ = ["attend_normed", "gated_of_normed", "linear_of_normed"]
+
+Gradients = tuple[Tensor | None, ...]
+
+# What torch attends with on a CPU, which also says what its backward pass needs.
+_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def linear_of_normed(
+    x: Float[Tensor, "B N D"], norm: nn.Module, linear: nn.Linear, *, shared: bool = False
+) -> Float[Tensor, "B N out"]:
+    """Return ``linear(norm(x))``.
+
+    Parameters
+    ----------
+    x : FloatTensor, shape (B, N, D)
+        Vectors.
+    norm, linear : Module
+        Without biases.
+    shared : bool
+        Whether many ask for the same vectors: then these are what is kept.
+    """
+    if not _plain(x, norm, linear):
+        return linear(norm(x))
+    assert isinstance(norm, nn.LayerNorm)
+    found = _LinearOfNormed.apply(x, norm.weight, linear.weight, norm.eps, _type_of(x), shared)
+    assert isinstance(found, Tensor)
+    return found
+
+
+def gated_of_normed(x: Float[Tensor, "B N D"], norm: nn.Module, mlp: GatedMLP) -> Tensor:
+    """Return ``mlp(norm(x))``, shape (B, N, D)."""
+    if not _plain(x, norm, mlp.fc1, mlp.fc2, mlp.fc3):
+        return mlp(norm(x))
+    assert isinstance(norm, nn.LayerNorm)
+    weights = (norm.weight, mlp.fc1.weight, mlp.fc3.weight, mlp.fc2.weight)
+    found = _GatedOfNormed.apply(x, *weights, (norm.eps, _type_of(x)))
+    assert isinstance(found, Tensor)
+    return found
+
+
+def attend_normed(
+    heads: tuple[Float[Tensor, "B M H d"], Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]],
+    norms: tuple[nn.Module, nn.Module],
+    mask: Bool[Tensor, "B 1 _ N"] | None,
+) -> Float[Tensor, "B M D"]:
+    """Return what queries, normalised, hear of keys, normalised, and values.
+
+    Parameters
+    ----------
+    heads : tuple of FloatTensor, shape (B, M or N, H, d)
+        Queries, keys and values.
+    norms : tuple of Module
+        Of queries and of keys.
+    mask : BoolTensor, shape (B, 1, M or 1, N), optional
+        True where something may be heard; each query may hear something.
+    """
+    q, k, v = heads
+    if not (_plain(q, norms[0]) and _plain(k, norms[1]) and q.dtype == k.dtype == v.dtype):
+        q, k = norms[0](q), norms[1](k)
+        there = (t.transpose(1, 2) for t in (q, k, v))
+        return F.scaled_dot_product_attention(*there, attn_mask=mask).transpose(1, 2).flatten(2)
+    assert isinstance(norms[0], nn.LayerNorm)
+    assert isinstance(norms[1], nn.LayerNorm)
+    gains, eps = (norms[0].weight, norms[1].weight), (norms[0].eps, norms[1].eps)
+    found = _AttentionOfNormed.apply(q, k, v, *gains, (mask, *eps))
+    assert isinstance(found, Tensor)
+    return found
+
+
+def _plain(x: Tensor, norm: nn.Module, *linears: nn.Module) -> bool:
+    """Tell whether gradients are wanted on a CPU, of modules that are what they seem."""
+    if not torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if type(norm) is not nn.LayerNorm or norm.bias is not None:
+        return False
+    return all(type(m) is nn.Linear and m.bias is None for m in linears)
+
+
+def _type_of(x: Tensor) -> torch.dtype:
+    """Return the type that products of these vectors are computed in."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def _standard(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return vectors of mean 0 and variance 1, and one over the deviation they had, unrounded."""
+    whole = x.float() if x.dtype == torch.bfloat16 else x
+    standard, _, scale = torch.native_layer_norm(whole, x.shape[-1:], None, None, eps)
+    return standard.to(x.dtype), scale
+
+
+def _back_to(
+    gradient: Tensor, standard: Tensor, scale: Tensor, gain: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of vectors, and of the gain, given that of standardised times gain."""
+    zero, one = (torch.full_like(scale, n, dtype=gain.dtype) for n in (0, 1))
+    found = torch.ops.aten.native_layer_norm_backward(
+        gradient, standard, standard.shape[-1:], zero, one, gain, None, [True, True, False]
+    )
+    return found[0] * scale, found[1]
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+class _LinearOfNormed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gain: Tensor,
+        weight: Tensor,
+        eps: float,
+        dtype: torch.dtype,
+        shared: bool,
+    ) -> Tensor:
+        ctx.eps, ctx.dtype, ctx.shared, ctx.given = eps, dtype, shared, x.dtype
+        with torch.autocast("cpu", enabled=False):
+            standard, scale = _standard(x, eps)
+            standard = standard.to(dtype)
+            ctx.save_for_backward(
+                x if shared else standard, None if shared else scale, gain, weight
+            )
+            return F.linear(standard * gain.to(dtype), weight.to(dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Any
+    ) -> Gradients:
+        kept, scale, gain, weight = ctx.saved_tensors
+        with torch.autocast("cpu", enabled=False):
+            if ctx.shared:
+                kept, scale = _standard(kept, ctx.eps)
+                kept = kept.to(ctx.dtype)
+            said = _flat(grad_outputs[0])
+            of_weight = (
+                said.T @ _flat(kept * gain.to(ctx.dtype)) if ctx.needs_input_grad[2] else None
+            )
+            of_normed = (said @ weight.to(ctx.dtype)).view(kept.shape)
+            of_x, of_gain = _back_to(of_normed, kept, scale, gain)
+        of_weight = None if of_weight is None else of_weight.to(weight.dtype)
+        return of_x.to(ctx.given), of_gain, of_weight, None, None, None
+
+
+class _GatedOfNormed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gain: Tensor,
+        opens: Tensor,
+        says: Tensor,
+        joins: Tensor,
+        how: tuple[float, torch.dtype],
+    ) -> Tensor:
+        eps, dtype = how
+        ctx.dtype, ctx.given = dtype, x.dtype
+        with torch.autocast("cpu", enabled=False):
+            standard, scale = _standard(x, eps)
+            standard = standard.to(dtype)
+            normed = standard * gain.to(dtype)
+            a, b = F.linear(normed, opens.to(dtype)), F.linear(normed, says.to(dtype))
+            ctx.save_for_backward(standard, scale, a, b, gain, opens, says, joins)
+            return F.linear(F.silu(a).mul_(b), joins.to(dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Any
+    ) -> Gradients:
+        standard, scale, a, b, gain, opens, says, joins = ctx.saved_tensors
+        with torch.autocast("cpu", enabled=False):
+            said, normed = _flat(grad_outputs[0]), _flat(standard * gain.to(ctx.dtype))
+            a, b = _flat(a), _flat(b)
+            open_ = F.silu(a)
+            of_joins = said.T @ (open_ * b) if ctx.needs_input_grad[4] else None
+            of_hidden = said @ joins.to(ctx.dtype)
+            of_b = open_.mul_(of_hidden)
+            of_a = torch.ops.aten.silu_backward(of_hidden.mul_(b), a)
+            of_says = of_b.T @ normed if ctx.needs_input_grad[3] else None
+            of_opens = of_a.T @ normed if ctx.needs_input_grad[2] else None
+            of_normed = torch.addmm(of_b @ says.to(ctx.dtype), of_a, opens.to(ctx.dtype))
+            of_x, of_gain = _back_to(of_normed.view(standard.shape), standard, scale, gain)
+        weights = [
+            None if found is None else found.to(weight.dtype)
+            for found, weight in ((of_opens, opens), (of_says, says), (of_joins, joins))
+        ]
+        return of_x.to(ctx.given), of_gain, *weights, None
+
+
+class _AttentionOfNormed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        q_gain: Tensor,
+        k_gain: Tensor,
+        how: tuple[Tensor | None, float, float],
+    ) -> Tensor:
+        mask, *eps = how
+        ctx.eps = eps
+        with torch.autocast("cpu", enabled=False):
+            pairs = ((q, q_gain, eps[0]), (k, k_gain, eps[1]))
+            normed = [_standard(t, e)[0] * gain.to(t.dtype) for t, gain, e in pairs]
+            queries, keys, values = (t.transpose(1, 2) for t in (*normed, v))
+            # The fused kernel is slower in bfloat16; there, an object's scores stay in cache.
+            if q.dtype == torch.bfloat16:
+                out, sums = torch.empty_like(queries.transpose(1, 2)).transpose(1, 2), None
+                for b in range(len(q)):
+                    chance = _chances(queries[b], keys[b], None if mask is None else mask[b])
+                    out[b] = chance @ values[b]
+            else:
+                out, sums = _FUSED(queries, keys, values, attn_mask=_added(mask, q.dtype))
+        ctx.save_for_backward(q, k, v, q_gain, k_gain, mask, sums, None if sums is None else out)
+        return out.transpose(1, 2).flatten(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Any
+    ) -> Gradients:
+        q, k, v, q_gain, k_gain, mask, sums, out = ctx.saved_tensors
+        with torch.autocast("cpu", enabled=False):
+            q, q_scale = _standard(q, ctx.eps[0])
+            k, k_scale = _standard(k, ctx.eps[1])
+            given = (
+                q * q_gain.to(q.dtype),
+                k * k_gain.to(k.dtype),
+                v,
+                grad_outputs[0].view(q.shape),
+            )
+            queries, keys, values, said = (t.transpose(1, 2) for t in given)
+            if sums is None:
+                of_q, of_k, of_v = (torch.empty_like(t) for t in (queries, keys, values))
+                for b in range(len(q)):
+                    one = (queries[b], keys[b], values[b], said[b])
+                    own = _attention_backward(None if mask is None else mask[b], *one)
+                    of_q[b], of_k[b], of_v[b] = own
+            else:
+                asked = (queries, keys, values, out, sums, 0.0, False)
+                mask = _added(mask, q.dtype)
+                of_q, of_k, of_v = _FUSED_BACKWARD(said, *asked, attn_mask=mask)
+            of_q, of_q_gain = _back_to(of_q.transpose(1, 2), q, q_scale, q_gain)
+            of_k, of_k_gain = _back_to(of_k.transpose(1, 2), k, k_scale, k_gain)
+        of_q, of_k, of_v = of_q.to(v.dtype), of_k.to(v.dtype), of_v.transpose(1, 2)
+        return of_q, of_k, of_v, of_q_gain, of_k_gain, None
+
+
+def _added(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return a mask as what is added to scores."""
+    if mask is None:
+        return None
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)
+
+
+def _chances(
+    q: Float[Tensor, "H M d"], k: Float[Tensor, "H N d"], mask: Bool[Tensor, "1 _ N"] | None
+) -> Float[Tensor, "H M N"]:
+    scores = (q @ k.transpose(1, 2)).mul_(q.shape[-1] ** -0.5)
+    if mask is not None:
+        scores.masked_fill_(~mask, -torch.inf)
+    return scores.softmax(-1)
+
+
+def _attention_backward(
+    mask: Tensor | None, q: Tensor, k: Tensor, v: Tensor, said: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of one object's queries, keys and values, shape (H, M or N, d)."""
+    chance = _chances(q, k, mask)
+    of_chance = said @ v.transpose(1, 2)
+    of_v = chance.transpose(1, 2) @ said
+    of_scores = torch.ops.aten._softmax_backward_data(of_chance, chance, -1, chance.dtype)
+    of_scores.mul_(q.shape[-1] ** -0.5)
+    return of_scores @ k, of_scores.transpose(1, 2) @ q, of_v

@@ -1,0 +1,173 @@
+"""The few things blocks do with vectors, each in the way that is fast for its size and device.
+
+For use, not training: nothing here is differentiable. Modules that are not the plain ones, of
+another device or shape, or under autocast, are simply called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnisky.codecs.fast.compiling import random_tensors
+from omnisky.model.fast.few import FewKernels, few_kernels
+
+if TYPE_CHECKING:
+    from omnisky.model.blocks import GatedMLP
+
+__all__ = ["add_mlp", "add_product", "attend_densely", "product"]
+
+_ALL = slice(None)
+# Vectors that a product made for many of them is not faster for.
+_FEW = {torch.float32: 48, torch.bfloat16: 24}
+# Products of a query with a key, beyond which matrix products are faster.
+_FEW_SCORES = 1 << 15
+
+
+def product(
+    x: Float[Tensor, "... in"], linear: nn.Linear, norm: nn.Module, outputs: slice = _ALL
+) -> Tensor:
+    """Return ``linear(norm(x))``, shape (..., out).
+
+    Parameters
+    ----------
+    x : FloatTensor, shape (..., in)
+        Vectors, of the type of the weights.
+    linear : Linear
+        Without bias.
+    norm : Module
+        What comes before.
+    outputs : slice
+        Which outputs to compute (all).
+    """
+    kernels = _for_few(x, linear, norm=norm)
+    if kernels is None:
+        return _linear(linear, norm(x), outputs)
+    assert isinstance(norm, nn.LayerNorm)
+    weight = linear.weight[outputs]
+    return kernels.product(_rows(x), weight, gain=norm.weight, eps=norm.eps).unflatten(
+        0, x.shape[:-1]
+    )
+
+
+def add_product(x: Float[Tensor, "... out"], said: Tensor, linear: nn.Linear) -> Tensor:
+    """Return ``x + linear(said)``.
+
+    Parameters
+    ----------
+    x : FloatTensor, shape (..., out)
+        Vectors, of the type of the weights.
+    said : FloatTensor, shape (..., in)
+        What is multiplied.
+    linear : Linear
+        Without bias.
+    """
+    kernels = _for_few(said, linear)
+    if kernels is None:
+        return x + _linear(linear, said)
+    return kernels.product(_rows(said), linear.weight, added=_rows(x)).view(x.shape)
+
+
+def add_mlp(x: Float[Tensor, "... D"], mlp: GatedMLP, norm: nn.Module) -> Float[Tensor, "... D"]:
+    """Return ``x + mlp(norm(x))``."""
+    kernels = _for_few(x, mlp.fc1, mlp.fc3, norm=norm)
+    if kernels is None:
+        normed = norm(x)
+        hidden = F.silu(_linear(mlp.fc1, normed), inplace=True)
+        return x + _linear(mlp.fc2, hidden.mul_(_linear(mlp.fc3, normed)))
+    assert isinstance(norm, nn.LayerNorm)
+    hidden = kernels.gate(_rows(x), norm.weight, norm.eps, mlp.fc1.weight, mlp.fc3.weight)
+    return add_product(x, hidden.unflatten(0, x.shape[:-1]), mlp.fc2)
+
+
+def attend_densely(
+    q: Float[Tensor, "B H M d"], k: Float[Tensor, "B H N d"], v: Float[Tensor, "B H N d"]
+) -> Float[Tensor, "B H M d"]:
+    """Attend without a mask, in the way that is fast on this device."""
+    if q.device.type == "cpu" and q.numel() // q.shape[-1] * k.shape[-2] <= _FEW_SCORES:
+        kernels = few_kernels()
+        if kernels is not None and kernels.hears(q, k, v):
+            return kernels.attend(q, k, v)
+    if q.dtype != torch.bfloat16 or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v)
+    if _slow_in_bfloat16():
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+    # On a CPU the fused kernel is slower in bfloat16 than in float32; scores of one head stay in
+    # cache (measured, docs/explanation/speed.md).
+    out = torch.empty_like(q)
+    scale = q.shape[-1] ** -0.5
+    for b in range(len(q)):
+        for h in range(q.shape[1]):
+            scores = (q[b, h] @ k[b, h].T).mul_(scale)
+            torch.mm(scores.softmax(-1), v[b, h], out=out[b, h])
+    return out
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1]).contiguous()
+
+
+def _for_few(x: Tensor, *linears: nn.Module, norm: nn.Module | None = None) -> FewKernels | None:
+    """Return the kernels for few vectors if these are few, and what is done is what they do."""
+    if x.device.type != "cpu" or not 0 < x.numel() // x.shape[-1] <= _FEW.get(x.dtype, 0):
+        return None
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return None
+    if norm is not None and (type(norm) is not nn.LayerNorm or norm.weight.dtype != x.dtype):
+        return None
+    kernels = few_kernels()
+    if kernels is None:
+        return None
+    weights = [m.weight for m in linears if type(m) is nn.Linear and m.bias is None]
+    plain = len(weights) == len(linears) and all(w.dtype == x.dtype for w in weights)
+    return kernels if plain and kernels.fits(*weights) else None
+
+
+def _linear(linear: nn.Linear, x: Tensor, outputs: slice = _ALL) -> Tensor:
+    """Multiply many vectors."""
+    if type(linear) is not nn.Linear or linear.bias is not None:
+        return linear(x)[..., outputs]
+    weight = linear.weight[outputs]
+    used = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+    if used and x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype:
+        if x.dtype == torch.float32 and x.numel():
+            return _multiply_float32()(x, weight)
+        if x.dtype == torch.bfloat16 and _slow_in_bfloat16():
+            return _multiply_float32()(x.float(), weight.float()).to(x.dtype)
+    return F.linear(x, weight)
+
+
+@cache
+def _slow_in_bfloat16() -> bool:
+    """Tell whether this processor has no products of bfloat16, so that torch imitates them."""
+    tell = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return tell is not None and not tell()
+
+
+@cache
+def _multiply_float32() -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the faster product of float32: oneDNN's, where torch has it; weights stay as they are.
+
+    Torch by itself asks another library for float32, which is slower on some processors.
+    """
+    found = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if found is None or not torch.backends.mkldnn.is_available():
+        return F.linear
+
+    def multiply(x: Tensor, weight: Tensor) -> Tensor:
+        return found(x, weight, None, "none", [], "")
+
+    random = random_tensors()
+    x, weight = random(2, 40, 64), random(48, 64)
+    try:
+        with torch.no_grad():
+            close = torch.allclose(multiply(x, weight), F.linear(x, weight), rtol=1e-4, atol=1e-4)
+    except RuntimeError:
+        return F.linear
+    return multiply if close else F.linear
