@@ -69,11 +69,11 @@ def encode_packed(network: Transformer, ids: Int[Tensor, "B S"], visible: Select
     for block in network.encoder:
         assert isinstance(block, EncoderBlock)
         if block.compiled:
-            heard = _attention(*compiled(_ask)(block, x), groups)
-            x = compiled(_answer)(block, x, heard)
+            q, k, v = compiled(_ask)(block, x)
+            x = compiled(_answer)(block, x, _attention(q, k, v, groups))
             continue
-        heads = _heads(block.attn, product(x, block.attn.qkv, block.norm1))
-        x = add_product(x, _attention(*heads, groups), block.attn.proj)
+        q, k, v = _heads(block.attn, product(x, block.attn.qkv, block.norm1))
+        x = add_product(x, _attention(q, k, v, groups), block.attn.proj)
         x = add_mlp(x, block.mlp, block.norm2)
     return Packed(network.encoder_norm(x), objects)
 
