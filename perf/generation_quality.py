@@ -1,7 +1,7 @@
 """Measure what faster schemes of generation cost in quality; write JSON.
 
-    python perf/generation_quality.py --out perf/results/generation_quality.json
-    python perf/generation_quality.py --task galaxies --out somewhere.json
+    python perf/generation_quality.py --objects 150 --out perf/results/generation_quality.json
+    python perf/generation_quality.py --task galaxies --objects 48 --samples 6 --out somewhere.json
 
 Spectra of objects that no network was trained on are sampled by each scheme, of stars from their
 photometry and of mock galaxies from their images, and compared with those observed by the energy

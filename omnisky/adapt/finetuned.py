@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from omnisky.adapt import fitting, inputs, storage
-from omnisky.adapt.conformal import ConformalScores, held_scores
+from omnisky.adapt.conformal import ENOUGH, ConformalScores, choose_blend, held_scores
 from omnisky.adapt.heads import HeadShape
 from omnisky.adapt.inputs import FULL, View
 from omnisky.adapt.labels import Labels, TargetScale, read_classes, read_numbers
@@ -211,9 +211,9 @@ class FineTunedModel(BaseEstimator):
         X, y : like for `fit`
             Objects that took no part in fitting, drawn like those to come.
         blend : float
-            Share of these objects that choose anew how the head's parts are blended; the others
-            calibrate. For pretrained models that know the labels of the objects of the fit, which
-            makes the parts that build on them look better than they are.
+            Share of these objects, at least 30, that choose anew how the head's parts are blended,
+            if another blend is clearly better; the others calibrate. For pretrained models that
+            know the labels of the fit, whose answers look better there than they are.
 
         Raises
         ------
@@ -226,9 +226,10 @@ class FineTunedModel(BaseEstimator):
         views = self._door(X, fit=False, subsets=True)
         targets = len(self.scale_.centre)
         target = self.scale_.forward(read_numbers(y, inputs.count_objects(views), targets))
-        if blend:
-            chosen = np.diff(np.floor(np.arange(len(target) + 1) * blend)) > 0
-            fitting.choose_blend(self.units_, views, target, chosen)
+        # A whole number of objects, also where the share was rounded.
+        chosen = np.diff(np.floor(np.arange(len(target) + 1) * blend + 1e-9)) > 0
+        if chosen.sum() >= ENOUGH and self.adaptation != "linear":
+            choose_blend(self.units_, views, target, chosen, self.scale_)
             target[chosen] = np.nan
         scores = {}
         for view in views:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,17 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnisky.adapt.heads import EnsembleHead, HeadShape, Unit
+from omnisky.adapt.heads import EnsembleHead, HeadShape, Unit, blends_of
 from omnisky.adapt.inputs import Features, View, batches, endless_batches, on_device, richest, take
 from omnisky.adapt.labels import Labels
 from omnisky.adapt.linear import fit_linear
+from omnisky.adapt.measured import DirectPart
+from omnisky.train.parallel import untell
 
 __all__ = [
     "ADAPTATIONS",
+    "BEND",
     "FitSettings",
-    "choose_blend",
     "default_members",
     "evaluate",
     "fit_unit",
@@ -36,13 +38,9 @@ ADAPTATIONS = ("linear", "attentive", "full")
 _EPOCHS = {"linear": (0, 1), "attentive": (60, 600_000), "full": (30, 120_000)}
 
 # Residuals, in units of the labels' spread, beyond which the loss grows linearly.
-_BEND = 0.1
+BEND = 0.1
 _STUDENT_DOF = 4.0
 _SCALE_WEIGHT = 0.05
-# Parts a blend is made of: each share is a multiple of one part in so many.
-_BLEND_STEPS = 4
-# Another blend must be better by so many standard errors, over so many objects.
-_CLEARLY, _ENOUGH = 2.0, 30
 _WARMUP = 0.05
 _TOKEN_KEEP = 0.9
 _ENCODER_RATE = 0.1
@@ -118,11 +116,16 @@ def fit_unit(
     head = EnsembleHead(shape).to(views[0].features().x.device)
     residuals = fit_linear(head, views, labels)
     tuned = copy.deepcopy(network) if settings.adaptation == "full" else None
+    if tuned is not None:
+        untell(tuned)
     if shape.attentive:
         head.standardise_pooled([(view.index, view.features()) for view in views])
+        # What is not trained yet is not asked either.
+        direct, head.direct = head.direct, None
         train_head(head, views, labels, settings, tuned)
-        if head.direct is not None:
-            train_direct(head, views, labels, settings)
+        if direct is not None:
+            train_direct(direct, views, labels, settings)
+            head.direct = direct
         _choose_shares(head, views, labels, tuned)
     own = tuned is not None
     return Unit(head.eval(), tuned if own else network, own), residuals
@@ -188,13 +191,14 @@ def train_head(
 
 
 def train_direct(
-    head: EnsembleHead, views: list[View], labels: Labels, settings: FitSettings
+    direct: DirectPart, views: list[View], labels: Labels, settings: FitSettings
 ) -> None:
     """Train the part that sees measured numbers, like `train_head`, for a fixed number of steps."""
-    direct, rows = head.direct, labels.train.shape[1]
-    assert direct is not None, "this head has no part for measured numbers"
-    shown = views if settings.modality_dropout else views[:1]
-    direct.standardise([view.features().measured for view in shown])
+    rows = labels.train.shape[1]
+    fullest = richest(views, rows)
+    tables = [view.features().measured for view in views]
+    each = [t[fullest[v.rows] == i] for i, (v, t) in enumerate(zip(views, tables, strict=True))]
+    direct.standardise(torch.cat(each), tables if settings.modality_dropout else each)
     batch = min(_DIRECT_BATCH, rows)
     steps = math.ceil(_DIRECT_STEPS * max(0.3, rows / _DIRECT_OBJECTS) ** 0.5)
     if settings.epochs is not None:
@@ -224,7 +228,7 @@ def train_direct(
 @torch.no_grad()
 def _choose_shares(head: EnsembleHead, views: list[View], labels: Labels, network: Any) -> None:
     """Blend the parts, each target as its held-out objects like it best."""
-    blends = _blends(len(head.shares)).to(head.shares)
+    blends = blends_of(len(head.shares)).to(head.shares)
     total, count = torch.zeros(()), torch.zeros(())
     for pattern, rows, features in _held(head, views, labels, network):
         parts, log_scale = head.parts(features, pattern)
@@ -233,51 +237,8 @@ def _choose_shares(head: EnsembleHead, views: list[View], labels: Labels, networ
         total = total + torch.stack([loss.sum((0, 1)).cpu() for loss, _ in tried])
         count = count + tried[0][1].sum((0, 1)).cpu()
     best = blends[torch.atleast_2d(total / count.clamp(min=1)).argmin(0).to(blends.device)]
-    head.shares.copy_(best.T.expand_as(head.shares))
-
-
-def choose_blend(
-    units: Sequence[Unit], views: list[View], target: np.ndarray, chosen: np.ndarray
-) -> None:
-    """Blend the parts of all units anew, as objects like it best that nobody was fitted on.
-
-    They are those `chosen`, shape (object,), each in its fullest view; targets are scaled, shape
-    (object, target). Few objects say little: a blend must be clearly better than that of the fit.
-    """
-    now = units[0].head.shares.T.cpu()
-    blends = _blends(now.shape[1])
-    fullest, losses = richest(views, len(target)), []
-    for i, view in enumerate(views):
-        mine = np.flatnonzero((fullest[view.rows] == i) & chosen[view.rows])
-        if len(mine):
-            said = torch.as_tensor(np.mean([unit.parts(view[mine]) for unit in units], axis=0))
-            truth = torch.as_tensor(target[view.rows[mine]])
-            tried = torch.cat([blends.expand(len(now), -1, -1), now[:, None]], 1).to(said)
-            located = torch.einsum("prt,tnp->nrt", said, tried)
-            losses.append(
-                F.smooth_l1_loss(located, truth.expand_as(located), reduction="none", beta=_BEND)
-            )
-    # The last one is the blend of the fit.
-    gain = torch.cat(losses, 1)
-    gain = gain[-1:] - gain[:-1]
-    count = (~gain.isnan()).sum(1).clamp(min=1)
-    mean = gain.nansum(1) / count
-    spread = ((gain - mean[:, None]) ** 2).nansum(1).sqrt() / count
-    best = mean.argmax(0)
-    clear = ((mean > _CLEARLY * spread) & (count >= _ENOUGH)).gather(0, best[None])[0]
-    shares = torch.where(clear[:, None], blends[best], now).T
-    for unit in units:
-        unit.head.shares.copy_(shares)
-
-
-def _blends(parts: int) -> Tensor:
-    """Return all shares that sum to one, in quarters, shape (blend, part)."""
-    quarters = [
-        shares
-        for shares in itertools.product(range(_BLEND_STEPS + 1), repeat=parts)
-        if sum(shares) == _BLEND_STEPS
-    ]
-    return torch.tensor(quarters, dtype=torch.float32) / _BLEND_STEPS
+    told = (count > 0).to(head.shares.device)
+    head.shares.copy_(torch.where(told, best.T, head.shares))
 
 
 def _rate(step: int, steps: int) -> float:
@@ -343,7 +304,7 @@ def _losses(
     known = ~torch.isnan(target)
     truth = torch.nan_to_num(target).expand_as(location)
     weight = known * mine
-    return F.smooth_l1_loss(location, truth, reduction="none", beta=_BEND) * weight, weight
+    return F.smooth_l1_loss(location, truth, reduction="none", beta=BEND) * weight, weight
 
 
 def _scale_losses(outputs: tuple[Tensor, Tensor], labels: Labels, rows: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ A answers, V input patterns ("views").
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from omnisky.adapt.inputs import Features, View, encode, take
 from omnisky.adapt.measured import DirectPart
 
-__all__ = ["EnsembleHead", "HeadShape", "Unit"]
+__all__ = ["EnsembleHead", "HeadShape", "Unit", "blends_of"]
 
 # The attentive part may change the scale of the linear one by e^±3.
 _LOG_SCALE_SPAN = 3.0
@@ -28,6 +29,8 @@ _LOG_SCALE_SPAN = 3.0
 _MIDDLE_LAYERS, _FARTHEST = 2, 8.0
 # Objects encoded and predicted at a time, for memory.
 _CHUNK = 2048
+# Each share of a blend is a multiple of one part in so many.
+_BLEND_STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +183,7 @@ class EnsembleHead(nn.Module):
             The input pattern these objects show.
         """
         parts, log_scale = self.parts(features, view)
-        return torch.einsum("pkbt,pt->kbt", parts, self.shares), log_scale
+        return torch.einsum("pkbt,pt->kbt", parts, self.shares[: len(parts)]), log_scale
 
     def parts(
         self, features: Features, view: int
@@ -218,6 +221,13 @@ class EnsembleHead(nn.Module):
         for bias, weight in zip(self.middle_bias, self.middle, strict=True):
             hidden = F.gelu(torch.baddbmm(bias, hidden, weight))
         return torch.baddbmm(self.outer_bias, hidden, self.outer)
+
+
+def blends_of(parts: int) -> Float[Tensor, "n p"]:
+    """Return all shares of so many parts that sum to one, in quarters."""
+    steps = itertools.product(range(_BLEND_STEPS + 1), repeat=parts)
+    quarters = [shares for shares in steps if sum(shares) == _BLEND_STEPS]
+    return torch.tensor(quarters, dtype=torch.float32) / _BLEND_STEPS
 
 
 def _shift_and_scale(x: Float[Tensor, "n c"]) -> tuple[Tensor, Tensor]:

@@ -167,22 +167,23 @@ class DirectPart(nn.Module):
         )
 
     @torch.no_grad()
-    def standardise(self, measured: list[Float[Tensor, "b c"]]) -> None:
-        """Learn medians and spreads from the first table, and which numbers any of them lacks."""
-        known = measured[0].isfinite()
-        median = measured[0].nanquantile(0.5, dim=0) if len(measured[0]) else self.median
-        self.median = median.nan_to_num()
-        filled = torch.where(known, measured[0], self.median)
+    def standardise(self, table: Float[Tensor, "b c"], shown: list[Float[Tensor, "_ c"]]) -> None:
+        """Learn medians and spreads of a table, and which numbers are missing in what is shown."""
+        known = table.isfinite()
+        # The median of nothing is NaN.
+        self.median = table.nanmedian(dim=0).values.nan_to_num()
+        filled = torch.where(known, table, self.median)
         spread = filled.std(0, correction=0)
         self.shift, self.scale = filled.mean(0), torch.where(spread > 1e-6, spread, 1.0)
-        self.gap_seen = torch.stack([(~m.isfinite()).any(0) for m in measured]).any(0).float()
-        components = self.basis.shape[1]
-        if components:
-            pixels = self._standardised(filled)[:, : self.pixels]
-            _, power, vectors = torch.linalg.svd(pixels, full_matrices=False)
-            found = min(components, int((power > 1e-4 * power[0]).sum()))
+        self.gap_seen = torch.cat([~part.isfinite() for part in shown]).any(0).to(table)
+        self.basis.zero_()
+        if not self.pixels:
+            return
+        pixels = self._standardised(filled)[:, : self.pixels]
+        _, power, vectors = torch.linalg.svd(pixels, full_matrices=False)
+        found = min(self.basis.shape[1], int((power > 1e-4 * power[0].clamp(min=1e-6)).sum()))
+        if found:
             spread = power[:found] / len(pixels) ** 0.5
-            self.basis.zero_()
             # Twice the spread of other columns for the first component, then falling.
             self.basis[:, :found] = vectors[:found].T / spread * 2 * (spread / spread[0]) ** 0.5
 

@@ -90,6 +90,10 @@ def load(kind: type, folder: Path, *, base: Any) -> Any:
             "refused: they can execute anything"
         )
     config, tensors = read_folder(folder, KIND)
+    if "measured" not in config:
+        raise CheckpointError(
+            f"{folder} was saved by an older omnisky, whose heads had other parts; fit again"
+        )
     try:
         return _rebuild(kind, config, tensors, base)
     except (KeyError, TypeError, RuntimeError) as error:

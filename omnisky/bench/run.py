@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from omnisky.adapt.conformal import labels_to_blend
 from omnisky.adapt.metrics import (
     bias,
     bootstrap_interval,
@@ -40,8 +41,6 @@ __all__ = ["cells", "run", "score"]
 
 _BOOTSTRAP = 300
 _COVERAGE = 0.9
-# One label in so many chooses how an adapted model blends its parts.
-_BLENDING = 5
 _METHODS = (*BASELINES, *(f"{a}@nano" for a in ADAPTATIONS))
 
 
@@ -173,7 +172,7 @@ def _run_group(task: Task, group: list[Cell], folder: Path) -> None:
     labelled = task.labelled(data, first.n_labels, first.seed)
     held, test = _seen(task, data["calibration"], fitted_on), data["test"]
     # Labels that choose the blend count among those that were given.
-    blend = min(first.n_labels // _BLENDING, len(held[1]) // 4) if first.method.blends else 0
+    blend = labels_to_blend(first.n_labels, len(held[1])) if first.method.blends else 0
     train = data[labelled[: first.n_labels - blend]]
     estimator = first.method.make(first.seed, first.one_probe)
     start = time.perf_counter()

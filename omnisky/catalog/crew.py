@@ -38,7 +38,9 @@ class Crew:
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
-        self._group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        assert isinstance(group, dist.ProcessGroup), "every process is part of it"
+        self._group = group
         self._over = False
 
     @property
@@ -124,6 +126,8 @@ class Crew:
         found: list[Any] = [None] * self._processes.world_size
         try:
             dist.all_gather_object(found, value, group=self._group)
+            # A process that ends right after it may hang: see `Processes.gather`.
+            dist.barrier(group=self._group)
         except RuntimeError as error:
             self._over = True
             raise OSError(

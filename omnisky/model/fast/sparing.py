@@ -96,9 +96,9 @@ def _plain(x: Tensor, norm: nn.Module, *linears: nn.Module) -> bool:
     """Tell whether gradients are wanted on a CPU, of modules that are what they seem."""
     if not torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    if type(norm) is not nn.LayerNorm or norm.bias is not None:
+    if type(norm) is not nn.LayerNorm or norm.bias is not None or norm._forward_hooks:
         return False
-    return all(type(m) is nn.Linear and m.bias is None for m in linears)
+    return all(type(m) is nn.Linear and m.bias is None and not m._forward_hooks for m in linears)
 
 
 def _type_of(x: Tensor) -> torch.dtype:

@@ -68,7 +68,7 @@ def add_product(x: Float[Tensor, "... out"], said: Tensor, linear: nn.Linear) ->
     linear : Linear
         Without bias.
     """
-    kernels = _for_few(said, linear)
+    kernels = _for_few(said, linear) if x.dtype == said.dtype else None
     if kernels is None:
         return x + _linear(linear, said)
     return kernels.product(_rows(said), linear.weight, added=_rows(x)).view(x.shape)
@@ -90,7 +90,8 @@ def attend_densely(
     q: Float[Tensor, "B H M d"], k: Float[Tensor, "B H N d"], v: Float[Tensor, "B H N d"]
 ) -> Float[Tensor, "B H M d"]:
     """Attend without a mask, in the way that is fast on this device."""
-    if q.device.type == "cpu" and q.numel() // q.shape[-1] * k.shape[-2] <= _FEW_SCORES:
+    few = q.numel() // q.shape[-1] * k.shape[-2] <= _FEW_SCORES
+    if few and q.device.type == "cpu" and _used():
         kernels = few_kernels()
         if kernels is not None and kernels.hears(q, k, v):
             return kernels.attend(q, k, v)
@@ -109,6 +110,22 @@ def attend_densely(
     return out
 
 
+def _used() -> bool:
+    """Tell whether nothing is trained, and types are those of the tensors."""
+    return not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+
+
+def _plain_linear(module: nn.Module) -> bool:
+    """Tell whether a module is its weights and nothing more."""
+    return type(module) is nn.Linear and module.bias is None and not module._forward_hooks
+
+
+def _plain_norm(module: nn.Module, dtype: torch.dtype) -> bool:
+    if type(module) is not nn.LayerNorm or module._forward_hooks:
+        return False
+    return module.bias is None and module.weight.dtype == dtype
+
+
 def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]).contiguous()
 
@@ -117,25 +134,22 @@ def _for_few(x: Tensor, *linears: nn.Module, norm: nn.Module | None = None) -> F
     """Return the kernels for few vectors if these are few, and what is done is what they do."""
     if x.device.type != "cpu" or not 0 < x.numel() // x.shape[-1] <= _FEW.get(x.dtype, 0):
         return None
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-        return None
-    if norm is not None and (type(norm) is not nn.LayerNorm or norm.weight.dtype != x.dtype):
+    if not _used() or (norm is not None and not _plain_norm(norm, x.dtype)):
         return None
     kernels = few_kernels()
     if kernels is None:
         return None
-    weights = [m.weight for m in linears if type(m) is nn.Linear and m.bias is None]
+    weights = [m.weight for m in linears if isinstance(m, nn.Linear) and _plain_linear(m)]
     plain = len(weights) == len(linears) and all(w.dtype == x.dtype for w in weights)
     return kernels if plain and kernels.fits(*weights) else None
 
 
 def _linear(linear: nn.Linear, x: Tensor, outputs: slice = _ALL) -> Tensor:
     """Multiply many vectors."""
-    if type(linear) is not nn.Linear or linear.bias is not None:
+    if not _plain_linear(linear):
         return linear(x)[..., outputs]
     weight = linear.weight[outputs]
-    used = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
-    if used and x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype:
+    if _used() and x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype:
         if x.dtype == torch.float32 and x.numel():
             return _multiply_float32()(x, weight)
         if x.dtype == torch.bfloat16 and _slow_in_bfloat16():
