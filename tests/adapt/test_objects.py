@@ -212,9 +212,9 @@ def test_objects_that_never_have_all_kinds(tiny, stars):
     flux = x["gaia_xp"]
     mask = flux.mask.copy()
     mask[50:] = False
-    parts["gaia_xp"] = type(flux)(flux.wavelength, flux.flux, flux.ivar, mask)
+    parts["gaia_xp"] = type(flux)(flux.flux, flux.ivar, mask, flux.wavelength)
     apart = Observations(parts)
     model = FineTunedModel(tiny, "attentive", epochs=1, ensemble=2).fit(apart, y)
     direct = model.units_[0].head.direct
-    assert abs(float(direct.median[-3]) - 10) < 5, "magnitudes of those that have them"
+    assert abs(float(direct.median[-2]) - 10) < 5, "magnitudes of those that have them"
     assert np.isfinite(model.predict(apart)).all()
