@@ -108,7 +108,8 @@ def _run(stage: Any, out: Path, key: dict[str, Any], base: str, galaxies: str) -
     _generate_spectra(out, model, tokens["test"], parts["test"])
     stage("sampling posteriors of [Fe/H] and photometry")
     _generate_scalars(out, model, tokens["test"], parts["test"])
-    result = {"key": key, "stars": {n: len(p) for n, p in parts.items()}, "rows": rows}
+    counts = {"blend": blend, **{n: len(p) for n, p in parts.items()}}
+    result = {"key": key, "stars": counts, "rows": rows}
     if galaxies:
         stage("images, redshifts and spectra of mock galaxies")
         result["galaxies"] = show_galaxies(out, galaxies)
@@ -236,10 +237,12 @@ def _stages(console: Console, total: int) -> Iterator[Any]:
 
 def _show(console: Console, result: dict[str, Any], out: Path, base: str) -> None:
     counts = result["stars"]
+    labels = counts["train"] + counts["blend"]
     table = Table(
-        title=f"{counts['test']} test stars, adapted with {counts['train']} labels",
+        title=f"{counts['test']} test stars, adapted with {labels} labels",
         caption="robust scatter 1.4826·MAD; in brackets the part of the truth inside the 90 % "
-        "interval. One model for all three rows.",
+        f"interval. One model for all three rows; {counts['blend']} labels, of stars new to the "
+        "pretrained model, choose the blend.",
     )
     table.add_column("inputs")
     for name, unit in zip(("Teff", "log g", "[Fe/H]"), _UNITS, strict=True):
