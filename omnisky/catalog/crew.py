@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 
@@ -39,8 +39,7 @@ class Crew:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        assert isinstance(group, dist.ProcessGroup), "every process is part of it"
-        self._group = group
+        self._group = cast(dist.ProcessGroup, group)  # every process is part of it
         self._over = False
 
     @property

@@ -237,13 +237,15 @@ def _stages(console: Console, total: int) -> Iterator[Any]:
 
 def _show(console: Console, result: dict[str, Any], out: Path, base: str) -> None:
     counts = result["stars"]
-    labels = counts["train"] + counts["blend"]
-    table = Table(
-        title=f"{counts['test']} test stars, adapted with {labels} labels",
-        caption="robust scatter 1.4826·MAD; in brackets the part of the truth inside the 90 % "
-        f"interval. One model for all three rows; {counts['blend']} labels, of stars new to the "
-        "pretrained model, choose the blend.",
+    labels, blend = counts["train"] + counts["blend"], counts["blend"]
+    caption = (
+        "robust scatter 1.4826·MAD; in brackets the part of the truth inside the 90 % interval. "
+        "One model for all three rows"
     )
+    if blend:
+        caption += f"; {blend} labels, of stars new to the pretrained model, choose the blend"
+    title = f"{counts['test']} test stars, adapted with {labels} labels"
+    table = Table(title=title, caption=f"{caption}.")
     table.add_column("inputs")
     for name, unit in zip(("Teff", "log g", "[Fe/H]"), _UNITS, strict=True):
         table.add_column(f"{name} / {unit}", justify="right")
