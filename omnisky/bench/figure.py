@@ -75,6 +75,9 @@ def _panel(axis: Axes, rows: Sequence[Row], task: Task, index: int) -> None:
         colour = _draw_line(axis, method, line)
         ends.append((line["median"][-1], line["n"][-1], _short(method), colour))
     _style(axis, rows, task)
+    # Room below all lines for what is written there.
+    low, high = axis.get_ylim()
+    axis.set_ylim(low * (low / high) ** 0.18, high)
     for n, goal in task.goals.items():
         axis.plot(n, goal[index], marker="*", ms=13, color=_GOAL, mec="white", mew=0.8, zorder=6)
         axis.annotate(
