@@ -182,3 +182,19 @@ def _write_spectra(folder: Path, ra, dec, rng) -> None:
         }
         tables = [fits.BinTableHDU(Table(part)) for part in (spectrum, about)]
         fits.HDUList([primary, *tables]).writeto(folder / "sdss" / f"spec-1-2-{i:04d}.fits")
+
+
+@pytest.fixture
+def change_source(tmp_path, monkeypatch):
+    """Return a function that puts one text for another in the C file a module compiles."""
+    originals = {}
+
+    def change(module, right: str, wrong: str) -> None:
+        original = originals.setdefault(module, module._SOURCE)
+        source = original.read_text()
+        assert right in source
+        changed = tmp_path / original.name
+        changed.write_text(source.replace(right, wrong))
+        monkeypatch.setattr(module, "_SOURCE", changed)
+
+    return change

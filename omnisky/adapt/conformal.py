@@ -164,8 +164,6 @@ def choose_blend(
             error = torch.as_tensor(located - target[view.rows[mine]])
             loss = F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=BEND)
             gains.append(loss[:1] - loss[1:])
-    if not gains:
-        return
     gain = torch.cat(gains, 1)
     count = (~gain.isnan()).sum(1).clamp(min=1)
     mean = gain.nansum(1) / count

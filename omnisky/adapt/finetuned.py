@@ -307,7 +307,8 @@ class FineTunedModel(BaseEstimator):
                 self.columns_ = inputs.measured_columns(tokens, self.base_)
             self.patterns_ = [FULL, *self.modalities_] if len(self.modalities_) > 1 else [FULL]
         sort = inputs.subset_views if fit or subsets else inputs.present_views
-        return inputs.measure(sort(tokens, self.modalities_), self.base_, self.columns_)
+        views = sort(tokens, self.modalities_)
+        return inputs.measure(views, tokens, self.base_, self.columns_)
 
     def _array(self, X, *, fit: bool) -> View:
         if self.modalities_:

@@ -219,7 +219,7 @@ def train_direct(
             (location, location), labels, torch.as_tensor(view.rows[picked]), labels.train
         )
         optimizer.zero_grad()
-        (loss.sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).sum().backward()
+        _over_members(loss, weight).backward()
         optimizer.step()
         schedule.step()
     direct.eval()
@@ -285,6 +285,11 @@ def _batch_loss(
     loss, weight = _losses(outputs, labels, rows, who)
     if not labels.classes:
         loss = loss + _SCALE_WEIGHT * _scale_losses(outputs, labels, rows) * weight
+    return _over_members(loss, weight)
+
+
+def _over_members(loss: Tensor, weight: Tensor) -> Tensor:
+    """Return the sum over members of the mean over their own objects."""
     return (loss.sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).sum()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnisky.adapt.inputs import Features, View, encode, take
+from omnisky.adapt.inputs import Features, View, encode
 from omnisky.adapt.measured import DirectPart
 
 __all__ = ["EnsembleHead", "HeadShape", "Unit", "blends_of"]
@@ -282,16 +282,8 @@ class Unit:
 
     def _chunks(self, view: View) -> Iterator[View]:
         """Cut a view; encoder outputs it carries came from the pretrained encoder."""
+        carried = view.computed is not None and not self.tuned
         for i in range(0, len(view.rows), _CHUNK):
-            cut = slice(i, i + _CHUNK)
-            rows = view.rows[cut]
-            if view.computed is None or self.tuned:
-                assert view.tokens is not None, "a view has tokens or features"
-                yield View(
-                    index=view.index,
-                    rows=rows,
-                    tokens=take(view.tokens, cut),
-                    measured=view.measured[cut],
-                )
-            else:
-                yield View(index=view.index, rows=rows, computed=view.computed[cut])
+            part = view[i : i + _CHUNK]
+            # What has no tokens is not encoded again.
+            yield replace(part, tokens=None) if carried else part

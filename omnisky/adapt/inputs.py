@@ -264,21 +264,20 @@ def measured_columns(tokens: Tokens, base: Any) -> MeasuredColumns:
     return MeasuredColumns.of(base.tokenizer.decode(take(tokens.select(*names), slice(0, 1))))
 
 
-def measure(views: list[View], base: Any, columns: MeasuredColumns) -> list[View]:
-    """Return views with the numbers that their tokens stand for.
+def measure(views: list[View], tokens: Tokens, base: Any, columns: MeasuredColumns) -> list[View]:
+    """Return views of objects with the numbers that their tokens stand for, NaN where hidden.
 
     Decoded, whatever the user gave, so that observations and their tokens give the same.
     """
+    names = [name for name in columns.pixels if name in tokens]
+    decoded = base.tokenizer.decode(tokens.select(*names)) if names else None
     found = []
     for view in views:
         assert view.tokens is not None, "only tokens can be decoded"
-        names = [name for name in columns.pixels if name in view.tokens]
-        if not columns.pixels:
-            table = np.zeros((len(view.rows), 0))
-        elif not names:
-            table = np.full((len(view.rows), columns.width), np.nan)
-        else:
-            table = columns.table(base.tokenizer.decode(view.tokens.select(*names)))
+        here = [name for name in names if name in view.tokens]
+        table = np.full((len(view.rows), columns.width), np.nan)
+        if decoded is not None and here:
+            table = columns.table(decoded.select(*here)[view.rows])
         found.append(replace(view, measured=torch.as_tensor(table, dtype=torch.float32)))
     return found
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch.distributed as dist
 
 from omnisky.data.store.job import write_json
-from omnisky.train.parallel import Processes, join_processes
+from omnisky.train.parallel import Processes, join_processes, launched_processes
 
 __all__ = ["Crew", "joined"]
 
@@ -139,7 +139,7 @@ class Crew:
 @contextmanager
 def joined() -> Iterator[Crew | None]:
     """Join the processes that torchrun started; None where there is only one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched_processes() == 1:
         yield None
         return
     with join_processes() as processes:

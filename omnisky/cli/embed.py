@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,8 +178,9 @@ def _embed_store(store: Path, out: Path, using: Using, workers: Workers) -> None
 
 def _embed_table(table: str, out: Path, using: Using, reading: Reading, overwrite: bool) -> None:
     from omnisky.model import Model
+    from omnisky.train.parallel import launched_processes
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched_processes() > 1:
         raise ValueError(
             f"{table} is no sky store, and torchrun divides the partitions of one; start one "
             "process, or make a store with omnisky ingest table"

@@ -21,7 +21,16 @@ from torch.nn.parallel import DistributedDataParallel
 from omnisky.train.config import Sharding, TrainConfig
 from omnisky.train.sharding import Shards, broadcast_from_main
 
-__all__ = ["Processes", "in_main_process", "join_processes", "place", "tell", "untell", "wrap"]
+__all__ = [
+    "Processes",
+    "in_main_process",
+    "join_processes",
+    "launched_processes",
+    "place",
+    "tell",
+    "untell",
+    "wrap",
+]
 
 T = TypeVar("T")
 
@@ -74,6 +83,11 @@ class Processes:
             dist.barrier()
 
 
+def launched_processes() -> int:
+    """Return how many processes torchrun started, joined or not; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def in_main_process() -> bool:
     """Return True in the one process that writes files, joined or not."""
     return int(os.environ.get("RANK", "0")) == 0
@@ -93,7 +107,7 @@ def join_processes(device: str | torch.device | None = None) -> Iterator[Process
     ValueError
         If there are more processes on this machine than CUDA devices.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = launched_processes()
     chosen = _device(device)
     if world_size == 1 and not dist.is_initialized():
         yield Processes(rank=0, world_size=1, device=chosen)

@@ -93,12 +93,8 @@ def test_unknown_precisions_are_refused():
         ("load(h, i * channels + c, 1) * factor", "load(h, i * channels + c, 1)"),
     ],
 )
-def test_kernels_that_differ_are_not_used(right, wrong, tmp_path, monkeypatch):
-    source = convnext._SOURCE.read_text()
-    assert right in source
-    changed = tmp_path / "convnext.c"
-    changed.write_text(source.replace(right, wrong))
-    monkeypatch.setattr(convnext, "_SOURCE", changed)
+def test_kernels_that_differ_are_not_used(right, wrong, change_source):
+    change_source(convnext, right, wrong)
     assert block_kernels.__wrapped__() is None
 
 

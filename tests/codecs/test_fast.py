@@ -121,18 +121,14 @@ def test_without_a_compiler_torch_does_the_work(name, value, monkeypatch):
     assert native_kernels.__wrapped__() is None
 
 
-def test_kernels_that_differ_are_not_used(tmp_path, monkeypatch):
+def test_kernels_that_differ_are_not_used(change_source):
     from omnisky.codecs.fast import native
 
     if native_kernels() is None:
         pytest.skip("no C compiler whose kernels give what torch gives")
-    wrong = tmp_path / "kernels.c"
-    source = native._SOURCE.read_text()
-    assert "#define Q 1.5f" in source
-    wrong.write_text(source.replace("#define Q 1.5f", "#define Q 1.25f"))
-    monkeypatch.setattr(native, "_SOURCE", wrong)
+    change_source(native, "#define Q 1.5f", "#define Q 1.25f")
     assert native_kernels.__wrapped__() is not None  # any distinct points are right
-    wrong.write_text(source.replace("value = elu(y[p] + b)", "value = y[p] + b"))
+    change_source(native, "value = elu(y[p] + b)", "value = y[p] + b")
     assert native_kernels.__wrapped__() is None
 
 

@@ -36,7 +36,7 @@ INLINE void depthwise_norm_one(const float *x, const float *weight, const float 
                                const float *gain, const float *shift, void *out, long pixel,
                                long pixels, long channels, float eps, long short_) {
     float y[CHANNELS];
-    vec sum = {0}, power = {0};
+    vec sum = {0};
     long first = pixel < 3 ? 3 - pixel : 0, last = pixel + 3 < pixels ? 7 : 3 + pixels - pixel;
     for (long c = 0; c < channels; c += LANES) {
         vec v = LOAD(bias + c);
@@ -46,11 +46,7 @@ INLINE void depthwise_norm_one(const float *x, const float *weight, const float 
         sum += v;
     }
     float mean = total(sum) / channels;
-    for (long c = 0; c < channels; c += LANES) {
-        vec v = LOAD(y + c) - mean;
-        power += v * v;
-    }
-    float scale = 1 / __builtin_sqrtf(total(power) / channels + eps);
+    float scale = norm_scale(y, mean, channels, eps);
     for (long c = 0; c < channels; c += LANES)
         store(out, c, (LOAD(y + c) - mean) * scale * LOAD(gain + c) + LOAD(shift + c), short_);
 }

@@ -46,6 +46,16 @@ INLINE float total(vec v) {
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
+/* What a LayerNorm multiplies the row by, once its mean is taken off. */
+INLINE float norm_scale(const float *row, float mean, long width, float eps) {
+    vec power = {0};
+    for (long i = 0; i < width; i += LANES) {
+        vec v = LOAD(row + i) - mean;
+        power += v * v;
+    }
+    return 1 / __builtin_sqrtf(total(power) / width + eps);
+}
+
 /* yes where chosen, else no */
 static inline vec choose(ivec chosen, vec yes, vec no) {
     return (vec)(((ivec)yes & chosen) | ((ivec)no & ~chosen));

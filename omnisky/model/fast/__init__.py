@@ -1,4 +1,4 @@
-"""What blocks compute when they are used, not trained, in the way that is fast on this device."""
+"""What blocks compute, in the way that is fast on this device, or that keeps little in training."""
 
 from omnisky.model.fast.few import FewKernels, few_kernels
 from omnisky.model.fast.verbs import add_mlp, add_product, attend_densely, product

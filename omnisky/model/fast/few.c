@@ -42,7 +42,7 @@ INLINE const void *at(const void *p, long i, long short_) {
 /* One row as float32, normalised if there is a gain. */
 INLINE void normalise(const void *x, const void *gain, float eps, float *out, long width,
                     long short_) {
-    vec sum = {0}, power = {0};
+    vec sum = {0};
     for (long i = 0; i < width; i += LANES) {
         vec v = load(x, i, short_);
         STORE(out + i, v);
@@ -50,11 +50,7 @@ INLINE void normalise(const void *x, const void *gain, float eps, float *out, lo
     }
     if (!gain) return;
     float mean = total(sum) / width;
-    for (long i = 0; i < width; i += LANES) {
-        vec v = LOAD(out + i) - mean;
-        power += v * v;
-    }
-    float scale = 1 / __builtin_sqrtf(total(power) / width + eps);
+    float scale = norm_scale(out, mean, width, eps);
     for (long i = 0; i < width; i += LANES)
         STORE(out + i, (LOAD(out + i) - mean) * scale * load(gain, i, short_));
 }
@@ -65,6 +61,16 @@ INLINE void prepare(const void *x, const void *gain, float eps, float *out, long
     normalise(x, gain, eps, out, width, short_);
     if (PAIRS && short_)
         for (long i = 0; i < width; i += LANES) store(out, i, LOAD(out + i), 1);
+}
+
+/* All rows, by the threads of the parallel region that calls it. */
+static void prepare_all(const void *x, const void *gain, float eps, float *prepared, long rows,
+                        long in, long short_) {
+#pragma omp for
+    for (long r = 0; r < rows; r++) {
+        if (short_) prepare(at(x, r * in, 1), gain, eps, prepared + r * in, in, 1);
+        else prepare(at(x, r * in, 0), gain, eps, prepared + r * in, in, 0);
+    }
 }
 
 /* Add products of LANES numbers, or of as many pairs, to sums. */
@@ -126,11 +132,7 @@ void product(const void *x, const void *gain, double eps, const void *w, const v
              float *prepared, long rows, long in, long out, long short_, long threads) {
 #pragma omp parallel num_threads(threads)
     {
-#pragma omp for
-        for (long r = 0; r < rows; r++) {
-            if (short_) prepare(at(x, r * in, 1), gain, eps, prepared + r * in, in, 1);
-            else prepare(at(x, r * in, 0), gain, eps, prepared + r * in, in, 0);
-        }
+        prepare_all(x, gain, eps, prepared, rows, in, short_);
 #pragma omp for
         for (long c = 0; c < out; c += COLUMNS) {
             if (short_) product_some(prepared, w, added, y, c, rows, in, out, 1);
@@ -172,11 +174,7 @@ void gate(const void *x, const void *gain, double eps, const void *w1, const voi
           float *prepared, long rows, long in, long out, long short_, long threads) {
 #pragma omp parallel num_threads(threads)
     {
-#pragma omp for
-        for (long r = 0; r < rows; r++) {
-            if (short_) prepare(at(x, r * in, 1), gain, eps, prepared + r * in, in, 1);
-            else prepare(at(x, r * in, 0), gain, eps, prepared + r * in, in, 0);
-        }
+        prepare_all(x, gain, eps, prepared, rows, in, short_);
 #pragma omp for
         for (long c = 0; c < out; c += COLUMNS / 2) {
             if (short_) gate_some(prepared, w1, w3, y, c, rows, in, out, 1);
