@@ -15,9 +15,8 @@ from math import ceil, floor
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from omnisky.adapt.fitting import BEND
+from omnisky.adapt.fitting import student_loss
 from omnisky.adapt.heads import Unit, blends_of
 from omnisky.adapt.inputs import View, richest
 from omnisky.adapt.labels import Labels, TargetScale
@@ -28,6 +27,8 @@ __all__ = ["ENOUGH", "ConformalScores", "choose_blend", "held_scores", "labels_t
 _ROUNDING = 1e-9
 # Another blend must be better by so many standard errors, over so many objects.
 _CLEARLY, ENOUGH = 2.7, 30
+# Median size of an error of a normal distribution, in sigma; errors are no smaller than rounding.
+_NORMAL_QUARTILE, _NARROWEST = 0.6745, 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,9 @@ def choose_blend(
     """Blend the parts of all units anew, as objects like it best that nobody was fitted on.
 
     A target keeps its blend unless another is clearly better: by 2.7 standard errors, which the
-    best of 15 equal ones reaches once in twenty times, over at least 30 objects.
+    best of 15 equal ones reaches once in twenty times, over at least 30 objects. Errors are judged
+    by a Student-t likelihood as wide as those of the blend kept: a mean of their sizes would be
+    ruled by the few objects that every blend gets wrong.
 
     Parameters
     ----------
@@ -152,7 +155,7 @@ def choose_blend(
     """
     blends = blends_of(len(units[0].head.shares)).double()
     owns = [unit.head.shares.cpu().double() for unit in units]
-    fullest, gains = richest(views, len(target)), []
+    fullest, errors = richest(views, len(target)), []
     for i, view in enumerate(views):
         mine = np.flatnonzero((fullest[view.rows] == i) & chosen[view.rows])
         if len(mine):
@@ -161,10 +164,11 @@ def choose_blend(
             now = torch.stack([torch.einsum("prt,pt->rt", s, own) for s, own in pairs]).mean(0)
             others = torch.einsum("prt,np->nrt", torch.stack(said).mean(0), blends)
             located = scale.clip(torch.cat([now[None], others]).numpy())
-            error = torch.as_tensor(located - target[view.rows[mine]])
-            loss = F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=BEND)
-            gains.append(loss[:1] - loss[1:])
-    gain = torch.cat(gains, 1)
+            errors.append(torch.as_tensor(located - target[view.rows[mine]]))
+    error = torch.cat(errors, 1)
+    width = error[0].abs().nanmedian(0).values / _NORMAL_QUARTILE
+    loss = student_loss(error / width.clamp(min=_NARROWEST))
+    gain = loss[:1] - loss[1:]
     count = (~gain.isnan()).sum(1).clamp(min=1)
     mean = gain.nansum(1) / count
     spread = ((gain - mean[:, None]) ** 2).nansum(1).sqrt() / count

@@ -24,11 +24,11 @@ from omnisky.train.parallel import untell
 
 __all__ = [
     "ADAPTATIONS",
-    "BEND",
     "FitSettings",
     "default_members",
     "evaluate",
     "fit_unit",
+    "student_loss",
     "train_direct",
     "train_head",
 ]
@@ -38,7 +38,7 @@ ADAPTATIONS = ("linear", "attentive", "full")
 _EPOCHS = {"linear": (0, 1), "attentive": (60, 600_000), "full": (30, 120_000)}
 
 # Residuals, in units of the labels' spread, beyond which the loss grows linearly.
-BEND = 0.1
+_BEND = 0.1
 _STUDENT_DOF = 4.0
 _SCALE_WEIGHT = 0.05
 _WARMUP = 0.05
@@ -309,7 +309,7 @@ def _losses(
     known = ~torch.isnan(target)
     truth = torch.nan_to_num(target).expand_as(location)
     weight = known * mine
-    return F.smooth_l1_loss(location, truth, reduction="none", beta=BEND) * weight, weight
+    return F.smooth_l1_loss(location, truth, reduction="none", beta=_BEND) * weight, weight
 
 
 def _scale_losses(outputs: tuple[Tensor, Tensor], labels: Labels, rows: Tensor) -> Tensor:
@@ -317,9 +317,15 @@ def _scale_losses(outputs: tuple[Tensor, Tensor], labels: Labels, rows: Tensor) 
     location, log_scale = outputs
     target = torch.nan_to_num(labels.target[rows].to(location.device))
     residual = (target - location).detach() * torch.exp(-log_scale)
-    # Student-t: outliers count with the logarithm of their distance.
-    tail = 0.5 * (_STUDENT_DOF + 1) * torch.log1p(residual**2 / _STUDENT_DOF)
-    return tail + log_scale
+    return student_loss(residual) + log_scale
+
+
+def student_loss(residual: Tensor) -> Tensor:
+    """Return -ln of a Student-t likelihood of 4 degrees of freedom, but for a constant.
+
+    Outliers count with the logarithm of their distance.
+    """
+    return 0.5 * (_STUDENT_DOF + 1) * torch.log1p(residual**2 / _STUDENT_DOF)
 
 
 @torch.no_grad()

@@ -1,10 +1,16 @@
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisky.adapt import FineTunedModel
-from omnisky.adapt.conformal import ConformalScores
+from omnisky.adapt.conformal import ConformalScores, choose_blend
+from omnisky.adapt.inputs import View
+from omnisky.adapt.labels import TargetScale
 
 
 def _scores(values):
@@ -80,3 +86,18 @@ def test_attentive_intervals_are_wider_where_the_noise_is_larger():
     lower, upper = FineTunedModel(epochs=20).fit(x, y).predict_interval(x)
     width = upper - lower
     assert np.median(width[x[:, 1] > 0.5]) > 3 * np.median(width[x[:, 1] < -0.5])
+
+
+def test_a_few_hopeless_objects_do_not_rule_the_blend():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(200, 1))
+    hopeless = rng.random((200, 1)) < 0.05
+    wide, narrow = (rng.normal(scale=np.where(hopeless, 30.0, s)) for s in (0.3, 0.1))
+    said = truth + np.stack([wide, narrow])
+    scale = TargetScale.fit(1e3 * rng.normal(size=(200, 1)))
+    head = SimpleNamespace(shares=torch.tensor([[1.0], [0.0]]))
+    unit = SimpleNamespace(head=head, parts=lambda view: said[:, view.rows])
+    views = [View.of_array(np.zeros((200, 1), dtype=np.float32))]
+    chosen = np.ones(200, dtype=bool)
+    choose_blend([unit], views, truth, chosen, dataclasses.replace(scale, low=-99.0, high=99.0))
+    assert head.shares[1] >= 0.75
