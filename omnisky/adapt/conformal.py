@@ -78,6 +78,11 @@ class ConformalScores:
         scores = self.scores[pattern]
         return np.array([self._of_target(column, pattern, coverage) for column in scores.T])
 
+    def quantiles(self, patterns: list[str], shown: np.ndarray, coverage: float) -> np.ndarray:
+        """Return `quantile` of each object, by the number of the pattern it shows."""
+        known = {i: self.quantile(patterns[i], coverage) for i in np.unique(shown)}
+        return np.array([known[i] for i in shown])
+
     @staticmethod
     def _of_target(column: np.ndarray, pattern: str, coverage: float) -> float:
         known = np.sort(column[~np.isnan(column)])

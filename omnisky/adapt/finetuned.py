@@ -56,8 +56,7 @@ class FineTunedModel(BaseEstimator):
         Members, each trained without one fold of the objects; without it 5 for attentive (3 from
         3000 objects on), 1 for full, trained without a seventh of them. Linear is always one.
     modality_dropout : float
-        Probability, between 0 and 1, that a training object is shown with one kind of modality
-        alone (spectra, or scalars). 0 trains on what is given.
+        Probability that a training object is shown with spectra alone, or scalars alone.
     random_state : int, RandomState or None
         Fixes folds, initial weights and order.
     verbose : bool
@@ -158,18 +157,15 @@ class FineTunedModel(BaseEstimator):
             If an object has no token at all; says how many and which is the first.
         """
         if _is_classifier(self):
-            best = self.predict_proba(X).argmax(axis=1)
-            return self.classes_[best]
-        location, _, _ = self._gather(X)
-        return self._shaped(self.scale_.inverse(location))
+            return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return self._labelled(self._gather(X)[0])
 
     @available_if(_is_classifier)
     def predict_proba(self, X) -> np.ndarray:
         """Return class probabilities, shape (object, class), in the order of ``classes_``."""
-        location, _, _ = self._gather(X)
-        return location
+        return self._gather(X)[0]
 
-    def predict_interval(self, X, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+    def predict_interval(self, X, coverage: float = 0.9) -> tuple[np.ndarray, ...]:
         """Return the interval of each prediction that holds the truth with this probability.
 
         Calibrated on objects left out while fitting, or on those given to `calibrate`; separately
@@ -194,14 +190,14 @@ class FineTunedModel(BaseEstimator):
         TypeError
             For classification.
         """
-        self._refuse_classes("predict_interval")
+        return self.predict_with_interval(X, coverage)[1:]
+
+    def predict_with_interval(self, X, coverage: float = 0.9) -> tuple[np.ndarray, ...]:
+        """Return (predictions, lower, upper) at once; see `predict_interval`."""
+        self._refuse_classes("an interval")
         location, width, pattern = self._gather(X)
-        half = np.empty_like(width)
-        for i in np.unique(pattern):
-            here = pattern == i
-            half[here] = self.conformal_.quantile(self.patterns_[i], coverage) * width[here]
-        lower, upper = (self.scale_.inverse(location + sign * half) for sign in (-1, 1))
-        return self._shaped(lower), self._shaped(upper)
+        half = width * self.conformal_.quantiles(self.patterns_, pattern, coverage)
+        return tuple(self._labelled(location + side * half) for side in (0, -1, 1))
 
     def calibrate(self, X, y, *, blend: float = 0.0) -> FineTunedModel:
         """Calibrate the intervals on held-out objects, which makes their coverage exact.
@@ -230,7 +226,7 @@ class FineTunedModel(BaseEstimator):
         chosen = np.diff(np.floor(np.arange(len(target) + 1) * blend + 1e-9)) > 0
         if chosen.sum() >= ENOUGH and self.adaptation != "linear":
             choose_blend(self.units_, views, target, chosen, self.scale_)
-            target[chosen] = np.nan
+            views = [view[~chosen[view.rows]] for view in views if not chosen[view.rows].all()]
         scores = {}
         for view in views:
             location, width = self._predict_view(view)
@@ -321,8 +317,7 @@ class FineTunedModel(BaseEstimator):
                 "adaptation='full' trains the encoder and needs Observations or Tokens; found an "
                 "array of features. Use 'linear' or 'attentive' for arrays"
             )
-        least = 2 if fit else 1
-        X = validate_data(self, X, reset=fit, dtype=np.float32, ensure_min_samples=least)
+        X = validate_data(self, X, reset=fit, dtype=np.float32, ensure_min_samples=1 + fit)
         return View.of_array(np.asarray(X))
 
     def _labels(self, y, objects: int) -> Labels:
@@ -391,7 +386,8 @@ class FineTunedModel(BaseEstimator):
         location, width = (np.concatenate(p)[order] for p in zip(*parts, strict=True))
         return location, width, pattern[order]
 
-    def _shaped(self, y: np.ndarray) -> np.ndarray:
+    def _labelled(self, location: np.ndarray) -> np.ndarray:
+        y = self.scale_.inverse(location)
         return y[:, 0] if self.target_ndim_ == 1 else y
 
     def _refuse_classes(self, what: str) -> None:

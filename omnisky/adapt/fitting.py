@@ -35,7 +35,7 @@ __all__ = [
 
 ADAPTATIONS = ("linear", "attentive", "full")
 # Passes over the objects, and objects seen in all after which more passes gain little.
-_EPOCHS = {"linear": (0, 1), "attentive": (60, 600_000), "full": (30, 120_000)}
+_EPOCHS = {"linear": (0, 1), "attentive": (60, 200_000), "full": (30, 60_000)}
 
 # Residuals, in units of the labels' spread, beyond which the loss grows linearly.
 _BEND = 0.1
@@ -127,8 +127,7 @@ def fit_unit(
             train_direct(direct, views, labels, settings)
             head.direct = direct
         _choose_shares(head, views, labels, tuned)
-    own = tuned is not None
-    return Unit(head.eval(), tuned if own else network, own), residuals
+    return Unit(head.eval(), network, tuned), residuals
 
 
 def train_head(
@@ -230,8 +229,8 @@ def _choose_shares(head: EnsembleHead, views: list[View], labels: Labels, networ
     """Blend the parts, each target as its held-out objects like it best."""
     blends = blends_of(len(head.shares)).to(head.shares)
     total, count = torch.zeros(()), torch.zeros(())
-    for pattern, rows, features in _held(head, views, labels, network):
-        parts, log_scale = head.parts(features, pattern)
+    for pattern, rows, features, frozen in _held(head, views, labels, network):
+        parts, log_scale = head.parts(features, pattern, frozen)
         blended = [torch.einsum("p...,p->...", parts, blend) for blend in blends]
         tried = [_losses((location, log_scale), labels, rows, labels.held) for location in blended]
         total = total + torch.stack([loss.sum((0, 1)).cpu() for loss, _ in tried])
@@ -336,8 +335,11 @@ def evaluate(head: EnsembleHead, views: list[View], labels: Labels, network: Any
 
 def _held(
     head: EnsembleHead, views: list[View], labels: Labels, network: Any
-) -> Iterator[tuple[int, Tensor, Features]]:
-    """Yield the objects held out as (pattern, rows, features), each in its fullest view."""
+) -> Iterator[tuple[int, Tensor, Features, Features]]:
+    """Yield the objects held out, each in its fullest view: pattern, rows, features.
+
+    Last come the features of the pretrained encoder, which the linear part was fitted to.
+    """
     head.eval()
     if network is not None:
         network.eval()
@@ -348,15 +350,16 @@ def _held(
         for j in range(0, len(mine), 1024):
             part = mine[j : j + 1024]
             rows = torch.as_tensor(view.rows[part])
-            yield view.index, rows, _features(head, view, part, network, 1.0)
+            own = _features(head, view, part, network, 1.0)
+            yield view.index, rows, own, view.features(part)
 
 
 def _held_loss(
-    head: EnsembleHead, held: Iterable[tuple[int, Tensor, Features]], labels: Labels
+    head: EnsembleHead, held: Iterable[tuple[int, Tensor, Features, Features]], labels: Labels
 ) -> Tensor:
     total, count = torch.zeros(()), torch.zeros(())
-    for pattern, rows, features in held:
-        loss, weight = _losses(head(features, pattern), labels, rows, labels.held)
+    for pattern, rows, *seen in held:
+        loss, weight = _losses(head(seen[0], pattern, seen[1]), labels, rows, labels.held)
         total, count = total + loss.sum((0, 1)).cpu(), count + weight.sum((0, 1)).cpu()
     return torch.atleast_1d(total / count.clamp(min=1))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -171,7 +171,7 @@ class EnsembleHead(nn.Module):
         return torch.cat([(mean - self.shift) / self.scale, answers], dim=1)
 
     def forward(
-        self, features: Features, view: int
+        self, features: Features, view: int, frozen: Features | None = None
     ) -> tuple[Float[Tensor, "k b t"], Float[Tensor, "k b t"]]:
         """Return location (or logits) and log-scale of each member.
 
@@ -181,15 +181,19 @@ class EnsembleHead(nn.Module):
             Encoder tokens, at least one an object, and answers.
         view : int
             The input pattern these objects show.
+        frozen : Features, optional
+            The same from the pretrained encoder, where the others are from one trained along: the
+            linear part was fitted to these.
         """
-        parts, log_scale = self.parts(features, view)
+        parts, log_scale = self.parts(features, view, frozen)
         return torch.einsum("pkbt,pt->kbt", parts, self.shares[: len(parts)]), log_scale
 
     def parts(
-        self, features: Features, view: int
+        self, features: Features, view: int, frozen: Features | None = None
     ) -> tuple[Float[Tensor, "p k b t"], Float[Tensor, "k b t"]]:
         """Return what each part says, and the log-scale; see `forward`."""
-        linear = torch.einsum("bd,kdt->kbt", self.summarise(features), self.weight[:, view])
+        pooled = self.summarise(frozen or features)
+        linear = torch.einsum("bd,kdt->kbt", pooled, self.weight[:, view])
         said = [linear + self.offset[:, view, None]]
         log_scale = self.log_scale[:, view, None].expand_as(linear)
         if self.shape.attentive:
@@ -240,26 +244,26 @@ def _shift_and_scale(x: Float[Tensor, "n c"]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Unit:
-    """Hold a head and the encoder it belongs to.
+    """Hold a head and its encoders.
 
     Parameters
     ----------
     head : EnsembleHead
         What predicts.
     network : module, optional
-        The encoder; none for plain arrays.
-    tuned : bool
-        True if the encoder is this unit's own and not the pretrained one.
+        The pretrained encoder; none for plain arrays.
+    tuned : module, optional
+        A copy that was trained along with the head.
     """
 
     head: EnsembleHead
     network: Any = None
-    tuned: bool = False
+    tuned: Any = None
 
     @torch.no_grad()
     def run(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Return location and log-scale of each member, shape (member, row, target)."""
-        outputs = [head(features, view.index) for head, features in self._exactly(view)]
+        outputs = [head(own, view.index, frozen) for head, own, frozen in self._exactly(view)]
         location, log_scale = (
             torch.cat(o, dim=1).cpu().numpy() for o in zip(*outputs, strict=True)
         )
@@ -268,22 +272,19 @@ class Unit:
     @torch.no_grad()
     def parts(self, view: View) -> np.ndarray:
         """Return what each part says, mean over members, shape (part, row, target)."""
-        said = [head.parts(features, view.index)[0] for head, features in self._exactly(view)]
+        exactly = self._exactly(view)
+        said = [head.parts(own, view.index, frozen)[0] for head, own, frozen in exactly]
         return torch.cat(said, dim=2).mean(1).cpu().numpy()
 
-    def _exactly(self, view: View) -> Iterator[tuple[EnsembleHead, Features]]:
-        """Yield the head and features, some rows at a time.
+    def _exactly(self, view: View) -> Iterator[tuple[EnsembleHead, Features, Features]]:
+        """Yield the head, features, and those of the pretrained encoder, some rows at a time.
 
         In float64 a prediction does not depend on which objects it is batched with.
         """
-        exact = copy.deepcopy(self.head).double().eval()
-        for part in self._chunks(view):
-            yield exact, encode(self.network, part, self.head.shape.asks).features().double()
-
-    def _chunks(self, view: View) -> Iterator[View]:
-        """Cut a view; encoder outputs it carries came from the pretrained encoder."""
-        carried = view.computed is not None and not self.tuned
+        exact, asks = copy.deepcopy(self.head).double().eval(), self.head.shape.asks
         for i in range(0, len(view.rows), _CHUNK):
             part = view[i : i + _CHUNK]
-            # What has no tokens is not encoded again.
-            yield replace(part, tokens=None) if carried else part
+            # What a view carries came from the pretrained encoder.
+            frozen = part if part.computed is not None else encode(self.network, part, asks)
+            own = frozen if self.tuned is None else encode(self.tuned, part, asks)
+            yield exact, own.features().double(), frozen.features().double()

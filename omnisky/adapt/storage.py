@@ -72,8 +72,8 @@ def _tensors(model: Any) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for i, unit in enumerate(model.units_):
         tensors |= {f"units.{i}.head.{k}": v for k, v in unit.head.state_dict().items()}
-        if unit.tuned:
-            tensors |= {f"units.{i}.network.{k}": v for k, v in unit.network.state_dict().items()}
+        if unit.tuned is not None:
+            tensors |= {f"units.{i}.tuned.{k}": v for k, v in unit.tuned.state_dict().items()}
     if model.task == "regression":
         tensors |= {f"scale.{k}": torch.as_tensor(v) for k, v in asdict(model.scale_).items()}
         scores = model.conformal_.scores.items()
@@ -90,7 +90,7 @@ def load(kind: type, folder: Path, *, base: Any) -> Any:
             "refused: they can execute anything"
         )
     config, tensors = read_folder(folder, KIND)
-    if "measured" not in config:
+    if "measured" not in config or any(k.split(".")[2:3] == ["network"] for k in tensors):
         raise CheckpointError(
             f"{folder} was saved by an older omnisky, whose heads had other parts; fit again"
         )
@@ -141,9 +141,8 @@ def _unit(config: dict[str, Any], tensors: dict[str, Tensor], i: int, base: Any)
     head = EnsembleHead(HeadShape(**{**config["head"], "asks": tuple(config["head"]["asks"])}))
     head.load_state_dict(_part(tensors, f"units.{i}.head."))
     head = head.to(device_of(base)).eval()
-    weights = _part(tensors, f"units.{i}.network.")
-    if not weights:
-        return Unit(head, base and base.network)
-    network = copy.deepcopy(base.network)
-    network.load_state_dict(weights)
-    return Unit(head, network, True)
+    weights = _part(tensors, f"units.{i}.tuned.")
+    tuned = copy.deepcopy(base.network) if weights else None
+    if tuned is not None:
+        tuned.load_state_dict(weights)
+    return Unit(head, base and base.network, tuned)

@@ -185,7 +185,7 @@ def _run_group(task: Task, group: list[Cell], folder: Path) -> None:
     for cell in group:
         observations, truth = _seen(task, test, cell.inputs)
         start = time.perf_counter()
-        predicted = estimator.predict(observations)
+        predicted, *ends = _predict(estimator, observations)
         seconds = {"fit": fit_seconds, "predict": time.perf_counter() - start}
         card = {
             **cell.key(task),
@@ -193,7 +193,7 @@ def _run_group(task: Task, group: list[Cell], folder: Path) -> None:
             "n_blend": blend,
             "n_test": len(truth),
             "metrics": score(task, truth, predicted),
-            "interval": _interval(task, estimator, observations, truth),
+            "interval": _interval(task, truth, ends),
             "seconds": {k: round(v, 3) for k, v in seconds.items()},
             **environment(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -234,11 +234,18 @@ def score(task: Task, truth: np.ndarray, predicted: np.ndarray) -> dict[str, dic
     return scores
 
 
-def _interval(task: Task, estimator, observations, truth: np.ndarray) -> dict[str, Any] | None:
-    """Return coverage and median width of 90 % intervals, for methods that give some."""
-    if not hasattr(estimator, "predict_interval"):
+def _predict(estimator, observations: Observations) -> tuple[np.ndarray, ...]:
+    """Return predictions and, of methods that give intervals, their ends."""
+    if hasattr(estimator, "predict_with_interval"):
+        return estimator.predict_with_interval(observations, _COVERAGE)
+    return (estimator.predict(observations),)
+
+
+def _interval(task: Task, truth: np.ndarray, ends: list[np.ndarray]) -> dict[str, Any] | None:
+    """Return coverage and median width of 90 % intervals, if there are some."""
+    if not ends:
         return None
-    lower, upper = estimator.predict_interval(observations, coverage=_COVERAGE)
+    lower, upper = ends
     covered = {
         name: {
             "coverage": coverage(truth[:, i], lower[:, i], upper[:, i]),

@@ -184,10 +184,7 @@ def _seen(fitted: Any, source: Input):
 def _bounds(fitted: Any, x: Any, coverage: float) -> np.ndarray:
     """Return prediction, lower and upper bound, shape (3, object, target)."""
     return np.stack(
-        [
-            np.reshape(a, (len(x), -1))
-            for a in (fitted.predict(x), *fitted.predict_interval(x, coverage))
-        ]
+        [np.reshape(a, (len(x), -1)) for a in fitted.predict_with_interval(x, coverage)]
     )
 
 

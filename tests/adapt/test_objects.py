@@ -72,7 +72,7 @@ def test_the_pretrained_model_is_not_changed(tiny, stars):
     model = FineTunedModel(tiny, "full", epochs=6, learning_rate=1e-2).fit(x, y)
     after = tiny.network.state_dict()
     assert all((before[k] == after[k]).all() for k in before)
-    tuned = model.units_[0].network.state_dict()
+    tuned = model.units_[0].tuned.state_dict()
     assert any((before[k] != tuned[k]).any() for k in before)
 
 

@@ -161,8 +161,7 @@ def _predict(
     rows, everything = [], np.empty(0)
     for name, inputs in _INPUTS.items():
         given = tokens.select(*inputs)
-        predicted = adapted.predict(given)
-        low, high = adapted.predict_interval(given, coverage=_COVERAGE)
+        predicted, low, high = adapted.predict_with_interval(given, _COVERAGE)
         if not rows:
             everything = predicted
         scatter = [robust_scatter(p - t) for p, t in zip(predicted.T, truth.T, strict=True)]
