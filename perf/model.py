@@ -168,12 +168,14 @@ def serve(name: str, folder: Path, threads: int, pipe: Connection) -> None:
         pipe.send((wall, cpu, result.numpy()))
 
 
-def take_turns(folder: Path, tasks: list[str], threads: int, rounds: int) -> dict[str, Any]:
+def take_turns(
+    folder: Path, tasks: list[str], names: list[str], threads: int, rounds: int
+) -> dict[str, Any]:
     """Return seconds of all rounds, results and the speed of matrix products."""
-    seconds: dict[str, Any] = {task: {name: [] for name in CONTENDERS} for task in tasks}
+    seconds: dict[str, Any] = {task: {name: [] for name in names} for task in tasks}
     results: dict[str, Any] = {task: {} for task in tasks}
     gemm = []
-    with contenders(CONTENDERS, serve, folder, threads) as pipes:
+    with contenders(names, serve, folder, threads) as pipes:
         for turn in range(rounds + 1):
             for task in tasks:
                 for name, pipe in pipes.items():
@@ -193,7 +195,8 @@ def summary(task: str, measured: dict[str, Any], gemm: dict[str, float]) -> dict
     not the same ones, as the peer's `encode` returns what its decoder is given.
     """
     seconds, results = measured["seconds"][task], measured["results"][task]
-    exact, peers = results["ours"], {name: seconds[name] for name in ("peer", "peer_tuned")}
+    exact = results["ours"]
+    peers = {name: seconds[name] for name in ("peer", "peer_tuned") if name in seconds}
     found: dict[str, Any] = {"objects": TASKS[task][0], "gflop": flops_of(task)}
     for name, rounds in seconds.items():
         median = statistics.median(wall for wall, _ in rounds)
@@ -218,6 +221,7 @@ def main() -> int:
     """Run the measurement of the command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--tasks", default=",".join(TASKS), help="which, separated by commas")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="ours is one of them")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (5)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (all)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
@@ -225,7 +229,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "base"
         write_release(folder)
-        measured = take_turns(folder, asked.tasks.split(","), asked.threads, asked.rounds)
+        names = asked.contenders.split(",")
+        measured = take_turns(folder, asked.tasks.split(","), names, asked.threads, asked.rounds)
     gemm = {k: statistics.median(g[k] for g in measured["gemm"]) for k in ("float32", "bf16")}
     found = {
         "rounds": asked.rounds,

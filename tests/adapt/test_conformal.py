@@ -101,3 +101,11 @@ def test_a_few_hopeless_objects_do_not_rule_the_blend():
     chosen = np.ones(200, dtype=bool)
     choose_blend([unit], views, truth, chosen, dataclasses.replace(scale, low=-99.0, high=99.0))
     assert head.shares[1] >= 0.75
+
+
+def test_predictions_with_intervals_are_those_of_both():
+    x, y = _draw(np.random.default_rng(0), 80)
+    model = FineTunedModel(adaptation="linear").fit(x, y)
+    found = model.predict_with_interval(x, 0.8)
+    for a, b in zip(found, (model.predict(x), *model.predict_interval(x, 0.8)), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -159,6 +159,19 @@ def all_to(model, part):
     return shares
 
 
+def test_the_linear_part_of_a_full_fit_reads_the_pretrained_encoder(tiny, stars):
+    x, y = stars
+    model = FineTunedModel(tiny, "full", epochs=1, ensemble=1).fit(x, y)
+    shares = model.units_[0].head.shares
+    shares.copy_(all_to(model, part=0))
+    before = model.predict(x)
+    for weight in model.units_[0].tuned.parameters():
+        weight.data.zero_()
+    np.testing.assert_array_equal(model.predict(x), before)
+    shares.copy_(all_to(model, part=1))
+    assert not np.allclose(model.predict(x), before)
+
+
 def test_measured_numbers_are_used_and_may_be_missing(tiny, stars):
     x, y = stars
     model = FineTunedModel(tiny, "attentive", epochs=2, ensemble=2).fit(x, y)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from omnisky import cli
+from omnisky.adapt import fitting
 from omnisky.data.tables import write_table
 from omnisky.data.usertable import table_from_observations
 
@@ -25,6 +26,9 @@ def blocks(page: Path, language: str) -> list[str]:
 @pytest.fixture
 def desk(mini, tmp_path, monkeypatch, write_survey_files) -> Path:
     """Return a folder with the tables and survey files that the examples name."""
+    # A fit as long as a user's would say nothing more about the examples.
+    monkeypatch.setattr(fitting, "_EPOCHS", dict.fromkeys(fitting.ADAPTATIONS, (3, 10_000)))
+    monkeypatch.setattr(fitting, "_DIRECT_STEPS", 50)
     monkeypatch.chdir(tmp_path)
     table = table_from_observations(mini.observations, mini.object_id, id_name="source_id")
     table["age"] = 14 - 2 * mini.labels["apogee_logg"].value
