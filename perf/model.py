@@ -226,10 +226,12 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (all)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     asked = parser.parse_args()
+    names = asked.contenders.split(",")
+    if "ours" not in names or set(names) - {*CONTENDERS}:
+        parser.error(f"--contenders: ours and others of {', '.join(CONTENDERS)}; found {names}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "base"
         write_release(folder)
-        names = asked.contenders.split(",")
         measured = take_turns(folder, asked.tasks.split(","), names, asked.threads, asked.rounds)
     gemm = {k: statistics.median(g[k] for g in measured["gemm"]) for k in ("float32", "bf16")}
     found = {

@@ -79,9 +79,9 @@ class ConformalScores:
         return np.array([self._of_target(column, pattern, coverage) for column in scores.T])
 
     def quantiles(self, patterns: list[str], shown: np.ndarray, coverage: float) -> np.ndarray:
-        """Return `quantile` of each object, by the number of the pattern it shows."""
-        known = {i: self.quantile(patterns[i], coverage) for i in np.unique(shown)}
-        return np.array([known[i] for i in shown])
+        """Return `quantile` of the pattern that each object shows, shape (object, target)."""
+        there, which = np.unique(shown, return_inverse=True)
+        return np.stack([self.quantile(patterns[i], coverage) for i in there])[which]
 
     @staticmethod
     def _of_target(column: np.ndarray, pattern: str, coverage: float) -> float:
@@ -142,8 +142,8 @@ def choose_blend(
 
     A target keeps its blend unless another is clearly better: by 2.7 standard errors, which the
     best of 15 equal ones reaches once in twenty times, over at least 30 objects. Errors are judged
-    by a Student-t likelihood as wide as those of the blend kept: a mean of their sizes would be
-    ruled by the few objects that every blend gets wrong.
+    by a Student-t likelihood as wide as those of the blend with the smallest median: a mean of
+    their sizes would be ruled by the few objects that every blend gets wrong.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def choose_blend(
             located = scale.clip(torch.cat([now[None], others]).numpy())
             errors.append(torch.as_tensor(located - target[view.rows[mine]]))
     error = torch.cat(errors, 1)
-    width = error[0].abs().nanmedian(0).values / _NORMAL_QUARTILE
+    width = error.abs().nanmedian(1).values.min(0).values / _NORMAL_QUARTILE
     loss = student_loss(error / width.clamp(min=_NARROWEST))
     gain = loss[:1] - loss[1:]
     count = (~gain.isnan()).sum(1).clamp(min=1)

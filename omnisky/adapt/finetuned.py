@@ -49,14 +49,14 @@ class FineTunedModel(BaseEstimator):
     task : {"regression", "classification"}
         What y holds: numbers, or classes.
     epochs : int, optional
-        Passes over the objects; without it 60 for attentive and 30 for full, fewer with many.
+        Passes over the objects; without it 60 for attentive and 30 for full, fewer with thousands.
     learning_rate : float
         Peak learning rate of the head; the encoder gets a tenth of it.
     ensemble : int, optional
         Members, each trained without one fold of the objects; without it 5 for attentive (3 from
         3000 objects on), 1 for full, trained without a seventh of them. Linear is always one.
     modality_dropout : float
-        Probability that a training object is shown with spectra alone, or scalars alone.
+        Probability, 0 to 1, that a training object is shown with spectra alone, or scalars alone.
     random_state : int, RandomState or None
         Fixes folds, initial weights and order.
     verbose : bool
@@ -165,7 +165,7 @@ class FineTunedModel(BaseEstimator):
         """Return class probabilities, shape (object, class), in the order of ``classes_``."""
         return self._gather(X)[0]
 
-    def predict_interval(self, X, coverage: float = 0.9) -> tuple[np.ndarray, ...]:
+    def predict_interval(self, X, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Return the interval of each prediction that holds the truth with this probability.
 
         Calibrated on objects left out while fitting, or on those given to `calibrate`; separately
@@ -190,14 +190,18 @@ class FineTunedModel(BaseEstimator):
         TypeError
             For classification.
         """
+        self._refuse_classes("predict_interval")
         return self.predict_with_interval(X, coverage)[1:]
 
-    def predict_with_interval(self, X, coverage: float = 0.9) -> tuple[np.ndarray, ...]:
-        """Return (predictions, lower, upper) at once; see `predict_interval`."""
-        self._refuse_classes("an interval")
+    def predict_with_interval(
+        self, X, coverage: float = 0.9
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return predictions, lower and upper in one pass; see `predict` and `predict_interval`."""
+        self._refuse_classes("predict_with_interval")
         location, width, pattern = self._gather(X)
         half = width * self.conformal_.quantiles(self.patterns_, pattern, coverage)
-        return tuple(self._labelled(location + side * half) for side in (0, -1, 1))
+        y, lower, upper = (self._labelled(location + side * half) for side in (0, -1, 1))
+        return y, lower, upper
 
     def calibrate(self, X, y, *, blend: float = 0.0) -> FineTunedModel:
         """Calibrate the intervals on held-out objects, which makes their coverage exact.

@@ -350,16 +350,17 @@ def _held(
         for j in range(0, len(mine), 1024):
             part = mine[j : j + 1024]
             rows = torch.as_tensor(view.rows[part])
-            own = _features(head, view, part, network, 1.0)
-            yield view.index, rows, own, view.features(part)
+            frozen = view.features(part)
+            own = frozen if network is None else _features(head, view, part, network, 1.0)
+            yield view.index, rows, own, frozen
 
 
 def _held_loss(
     head: EnsembleHead, held: Iterable[tuple[int, Tensor, Features, Features]], labels: Labels
 ) -> Tensor:
     total, count = torch.zeros(()), torch.zeros(())
-    for pattern, rows, *seen in held:
-        loss, weight = _losses(head(seen[0], pattern, seen[1]), labels, rows, labels.held)
+    for pattern, rows, features, frozen in held:
+        loss, weight = _losses(head(features, pattern, frozen), labels, rows, labels.held)
         total, count = total + loss.sum((0, 1)).cpu(), count + weight.sum((0, 1)).cpu()
     return torch.atleast_1d(total / count.clamp(min=1))
 

@@ -192,7 +192,7 @@ class EnsembleHead(nn.Module):
         self, features: Features, view: int, frozen: Features | None = None
     ) -> tuple[Float[Tensor, "p k b t"], Float[Tensor, "k b t"]]:
         """Return what each part says, and the log-scale; see `forward`."""
-        pooled = self.summarise(frozen or features)
+        pooled = self.summarise(features if frozen is None else frozen)
         linear = torch.einsum("bd,kdt->kbt", pooled, self.weight[:, view])
         said = [linear + self.offset[:, view, None]]
         log_scale = self.log_scale[:, view, None].expand_as(linear)

@@ -92,7 +92,7 @@ def load(kind: type, folder: Path, *, base: Any) -> Any:
     config, tensors = read_folder(folder, KIND)
     if "measured" not in config or any(k.split(".")[2:3] == ["network"] for k in tensors):
         raise CheckpointError(
-            f"{folder} was saved by an older omnisky, whose heads had other parts; fit again"
+            f"{folder} was saved by an older omnisky, whose heads were fitted otherwise; fit again"
         )
     try:
         return _rebuild(kind, config, tensors, base)

@@ -92,10 +92,13 @@ def test_a_few_hopeless_objects_do_not_rule_the_blend():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(200, 1))
     hopeless = rng.random((200, 1)) < 0.05
-    wide, narrow = (rng.normal(scale=np.where(hopeless, 30.0, s)) for s in (0.3, 0.1))
-    said = truth + np.stack([wide, narrow])
+    # The first is kept unless another is better; the last is better for the hopeless alone.
+    spreads = ((30.0, 1.0), (30.0, 0.1), (8.0, 0.4))
+    errors = [rng.normal(scale=np.where(hopeless, tail, bulk)) for tail, bulk in spreads]
+    said = truth + np.stack(errors)
+    truth[:20] = np.nan
     scale = TargetScale.fit(1e3 * rng.normal(size=(200, 1)))
-    head = SimpleNamespace(shares=torch.tensor([[1.0], [0.0]]))
+    head = SimpleNamespace(shares=torch.tensor([[1.0], [0.0], [0.0]]))
     unit = SimpleNamespace(head=head, parts=lambda view: said[:, view.rows])
     views = [View.of_array(np.zeros((200, 1), dtype=np.float32))]
     chosen = np.ones(200, dtype=bool)

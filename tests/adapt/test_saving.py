@@ -3,6 +3,8 @@ import pickle
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from omnisky.adapt import FineTunedModel
 from omnisky.storage import CheckpointError
@@ -25,6 +27,17 @@ def test_round_trip_of_stars(adaptation, tiny, stars, tmp_path):
     for given in (x, x.select("gaia_xp")):
         before, after = (m.predict_interval(given, 0.5) for m in (model, again))
         np.testing.assert_array_equal(before, after)
+
+
+def test_a_full_fit_of_an_older_omnisky_is_refused(tiny, stars, tmp_path):
+    x, y = stars
+    model = FineTunedModel(tiny, "full", epochs=0, ensemble=1).fit(x, y)
+    file = model.save(tmp_path / "model") / "model.safetensors"
+    with safe_open(file, "pt") as opened:
+        tensors = {k.replace("0.tuned.", "0.network."): opened.get_tensor(k) for k in opened.keys()}
+        save_file(tensors, file, opened.metadata())
+    with pytest.raises(CheckpointError, match="older omnisky"):
+        FineTunedModel.load(file.parent, base=tiny)
 
 
 def test_base_is_found_by_its_folder_and_checked(tiny, stars, tmp_path):

@@ -73,7 +73,7 @@ def quickstart(
         "labels": labels,
         "weights": _weights(base),
         "galaxies": _weights(galaxies) if galaxies else "",
-        "format": 3,
+        "format": 4,
     }
     stored = _stored(out, key)
     if stored is None:
