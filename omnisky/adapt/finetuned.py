@@ -56,7 +56,7 @@ class FineTunedModel(BaseEstimator):
         Members, each trained without one fold of the objects; without it 5 for attentive (3 from
         3000 objects on), 1 for full, trained without a seventh of them. Linear is always one.
     modality_dropout : float
-        Probability, 0 to 1, that a training object is shown with spectra alone, or scalars alone.
+        Probability, 0 to 1, to show a training object with spectra alone, or with scalars alone.
     random_state : int, RandomState or None
         Fixes folds, initial weights and order.
     verbose : bool
@@ -157,7 +157,8 @@ class FineTunedModel(BaseEstimator):
             If an object has no token at all; says how many and which is the first.
         """
         if _is_classifier(self):
-            return self.classes_[self.predict_proba(X).argmax(axis=1)]
+            best = self.predict_proba(X).argmax(axis=1)
+            return self.classes_[best]
         return self._labelled(self._gather(X)[0])
 
     @available_if(_is_classifier)
@@ -371,9 +372,8 @@ class FineTunedModel(BaseEstimator):
 
     def _predict_view(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Return location and width, or class probabilities and zeros, shape (row, target)."""
-        runs = [unit.run(view) for unit in self.units_]
-        location = np.concatenate([r[0] for r in runs])
-        log_scale = np.concatenate([r[1] for r in runs])
+        runs = zip(*(unit.run(view) for unit in self.units_), strict=True)
+        location, log_scale = map(np.concatenate, runs)
         if _is_classifier(self):
             location = np.exp(location - location.max(-1, keepdims=True))
             location /= location.sum(-1, keepdims=True)
