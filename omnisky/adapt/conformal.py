@@ -25,8 +25,8 @@ __all__ = ["ENOUGH", "ConformalScores", "choose_blend", "held_scores", "labels_t
 
 # (n + 1) × 0.7 must not become 7.000000000000001 and cost one rank.
 _ROUNDING = 1e-9
-# Another blend must be better by so many standard errors, over so many objects.
-_CLEARLY, ENOUGH = 2.7, 30
+# Objects that choose a blend: at least, and more than which say little more.
+ENOUGH, _PLENTY = 100, 500
 # Median size of an error of a normal distribution, in sigma; errors are no smaller than rounding.
 _NORMAL_QUARTILE, _NARROWEST = 0.6745, 1e-6
 
@@ -125,9 +125,9 @@ def held_scores(
 def labels_to_blend(labels: int, held: int) -> int:
     """Return how many of some labels should choose the blend, all of them of held objects.
 
-    A fifth, at most a quarter of the objects held; none if they are too few to choose.
+    A fifth, at most a quarter of the objects held and 500; none if they are too few to choose.
     """
-    wanted = min(labels // 5, held // 4)
+    wanted = min(labels // 5, held // 4, _PLENTY)
     return wanted if wanted >= ENOUGH else 0
 
 
@@ -140,10 +140,10 @@ def choose_blend(
 ) -> None:
     """Blend the parts of all units anew, as objects like it best that nobody was fitted on.
 
-    A target keeps its blend unless another is clearly better: by 2.7 standard errors, which the
-    best of 15 equal ones reaches once in twenty times, over at least 30 objects. Errors are judged
-    by a Student-t likelihood as wide as those of the blend with the smallest median: a mean of
-    their sizes would be ruled by the few objects that every blend gets wrong.
+    A target keeps its blend unless another is better by more than a standard error, over at least
+    100 objects; a stricter rule loses more than it saves (dev/LOG.md). Errors are judged by a
+    Student-t likelihood as wide as those of the blend with the smallest median: a mean of their
+    sizes would be ruled by the few objects that every blend gets wrong.
 
     Parameters
     ----------
@@ -178,6 +178,6 @@ def choose_blend(
     mean = gain.nansum(1) / count
     spread = ((gain - mean[:, None]) ** 2).nansum(1).sqrt() / count
     best = mean.argmax(0)
-    clear = ((mean > _CLEARLY * spread) & (count >= ENOUGH)).gather(0, best[None])[0]
+    clear = ((mean > spread) & (count >= ENOUGH)).gather(0, best[None])[0]
     for unit, own in zip(units, owns, strict=True):
         unit.head.shares.copy_(torch.where(clear, blends[best].T, own))

@@ -212,7 +212,7 @@ class FineTunedModel(BaseEstimator):
         X, y : like for `fit`
             Objects that took no part in fitting, drawn like those to come.
         blend : float
-            Share of these objects, at least 30, that choose anew how the head's parts are blended,
+            Share of these objects, at least 100, that choose anew how the head's parts are blended,
             if another blend is clearly better; the others calibrate. For pretrained models that
             know the labels of the fit, whose answers look better there than they are.
 

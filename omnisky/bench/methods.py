@@ -22,7 +22,7 @@ BASELINES: dict[str, type] = {
 }
 ADAPTATIONS = ("linear", "attentive", "full")
 # Raise a number when a change of code, not of settings, moves that method's scores.
-_REVISIONS = {**dict.fromkeys((*BASELINES, *ADAPTATIONS), 1), "attentive": 3, "full": 3}
+_REVISIONS = {**dict.fromkeys((*BASELINES, *ADAPTATIONS), 1), "attentive": 4, "full": 4}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisky.adapt import FineTunedModel
-from omnisky.adapt.conformal import ConformalScores, choose_blend
+from omnisky.adapt.conformal import ConformalScores, choose_blend, labels_to_blend
 from omnisky.adapt.inputs import View
 from omnisky.adapt.labels import TargetScale
 
@@ -112,3 +112,10 @@ def test_predictions_with_intervals_are_those_of_both():
     found = model.predict_with_interval(x, 0.8)
     for a, b in zip(found, (model.predict(x), *model.predict_interval(x, 0.8)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_labels_that_choose_a_blend():
+    assert labels_to_blend(499, 4000) == 0
+    assert labels_to_blend(500, 4000) == 100
+    assert labels_to_blend(500, 399) == 0
+    assert labels_to_blend(20_000, 4000) == 500

@@ -73,7 +73,7 @@ def quickstart(
         "labels": labels,
         "weights": _weights(base),
         "galaxies": _weights(galaxies) if galaxies else "",
-        "format": 4,
+        "format": 5,
     }
     stored = _stored(out, key)
     if stored is None:
