@@ -285,6 +285,8 @@ class Unit:
         for i in range(0, len(view.rows), _CHUNK):
             part = view[i : i + _CHUNK]
             # What a view carries came from the pretrained encoder.
-            frozen = part if part.computed is not None else encode(self.network, part, asks)
-            own = frozen if self.tuned is None else encode(self.tuned, part, asks)
-            yield exact, own.features().double(), frozen.features().double()
+            known = part if part.computed is not None else encode(self.network, part, asks)
+            own = frozen = known.features().double()
+            if self.tuned is not None:
+                own = encode(self.tuned, part, asks).features().double()
+            yield exact, own, frozen
