@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT_VERSION",
     "CheckpointError",
+    "check_replaceable",
     "read_folder",
     "read_tensors",
     "sha256_of",
@@ -32,6 +33,8 @@ __all__ = [
 
 FORMAT_VERSION = 1
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+# In the configuration: sha256 of the weights.
+_SEAL = "weights_sha256"
 
 
 class CheckpointError(ValueError):
@@ -68,17 +71,22 @@ def write_folder(
     extra : callable, optional
         Called with the folder under construction to add files.
     overwrite : bool
-        Replace an existing folder.
+        Replace an existing artefact.
 
     Raises
     ------
     FileExistsError
-        If the folder exists and may not be replaced.
+        If something is there that may not be replaced, see `check_replaceable`.
     OSError
         If it cannot be written; nothing is left behind.
     """
-    head = {"omnisky_format": FORMAT_VERSION, "kind": kind}
-    return write_plain_folder(folder, {**head, **config}, tensors, extra=extra, overwrite=overwrite)
+    contents = _contents(tensors)
+    head = {
+        "omnisky_format": FORMAT_VERSION,
+        "kind": kind,
+        _SEAL: hashlib.sha256(contents).hexdigest(),
+    }
+    return _write(folder, {**head, **config}, contents, extra, overwrite)
 
 
 def write_plain_folder(
@@ -89,22 +97,35 @@ def write_plain_folder(
     extra: Callable[[Path], object] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write configuration and tensors as `write_folder` does, without naming kind and version.
+    """Write configuration and tensors as `write_folder` does, without kind, version and sha256.
 
     For layouts of others; the parameters and errors are those of `write_folder`.
     """
+    return _write(folder, config, _contents(tensors), extra, overwrite)
+
+
+def _contents(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return the file of some tensors."""
     from safetensors.torch import save
 
+    # Cloned: tensors that share memory are refused.
+    return save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+
+
+def _write(
+    folder: str | os.PathLike,
+    config: Mapping[str, Any],
+    contents: bytes,
+    extra: Callable[[Path], object] | None,
+    overwrite: bool,
+) -> Path:
     folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise FileExistsError(f"{folder} exists; choose another name or allow overwriting")
+    check_replaceable(folder, overwrite)
     try:
         with whole_folder(folder) as work:
             (work / _CONFIG).write_text(json.dumps(dict(config), indent=1) + "\n")
             # Written by ourselves: safetensors would report a full disk as an error of its kind.
-            # Cloned: tensors that share memory are refused.
-            contents = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-            (work / _WEIGHTS).write_bytes(save(contents))
+            (work / _WEIGHTS).write_bytes(contents)
             if extra is not None:
                 extra(work)
     except OSError as error:
@@ -113,6 +134,43 @@ def write_plain_folder(
             "another folder"
         ) from error
     return folder
+
+
+def check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Refuse to write where something is that may not be replaced.
+
+    Parameters
+    ----------
+    folder : Path
+        Where an artefact shall be written.
+    overwrite : bool
+        Whether one that is there may be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there and may not be replaced, or is no artefact of omnisky.
+    """
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{folder} exists; choose another name or allow overwriting")
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; choose another name, or remove it")
+    held = sorted(path.name for path in folder.iterdir())
+    if held and not _is_artefact(folder):
+        shown = ", ".join(held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")
+        raise FileExistsError(
+            f"{folder} was not written by omnisky (it holds {shown}) and is not overwritten; "
+            "choose another name, or remove it"
+        )
+
+
+def _is_artefact(folder: Path) -> bool:
+    try:
+        return "omnisky_format" in json.loads((folder / _CONFIG).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 @contextmanager
@@ -172,7 +230,8 @@ def read_folder(folder: str | os.PathLike, kind: str) -> tuple[dict[str, Any], d
     try:
         config = json.loads((folder / _CONFIG).read_text())
         found, version = config.pop("kind", None), config.pop("omnisky_format", None)
-    except (ValueError, AttributeError) as error:
+        seal = config.pop(_SEAL, None)
+    except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / _CONFIG} is not a JSON object: {error}") from error
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -181,7 +240,14 @@ def read_folder(folder: str | os.PathLike, kind: str) -> tuple[dict[str, Any], d
         )
     if found != kind:
         raise CheckpointError(f"{folder} holds a {found!r}; expected a {kind!r}")
-    return config, read_tensors(folder)
+    tensors = read_tensors(folder)
+    # Folders of earlier versions have no seal.
+    if seal is not None and sha256_of(folder / _WEIGHTS) != seal:
+        raise CheckpointError(
+            f"{folder / _WEIGHTS} is not the file that was written with {folder / _CONFIG}: its "
+            "sha256 differs, so it is damaged or of another artefact. Get or save the folder again"
+        )
+    return config, tensors
 
 
 def read_tensors(folder: str | os.PathLike) -> dict[str, Tensor]:

@@ -40,6 +40,19 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """Return a function that puts a folder in the place of the hub and says what was asked."""
+    from tests.pretrained.stand_in import Hub
+
+    def connect(source: Path) -> Hub:
+        found = Hub(source, tmp_path / "cache")
+        monkeypatch.setattr("huggingface_hub.snapshot_download", found)
+        return found
+
+    return connect
+
+
 @pytest.fixture(scope="session")
 def star_tokenizer(mini):
     """Return small codecs of all 13 modalities, fitted to the mini stars, not trained."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.table import Column, MaskedColumn
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -10,9 +11,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import KFold, cross_val_predict, train_test_split
 
 from omnisky.modalities import (
+    Image,
     Modality,
     Observations,
     Scalar,
+    SegmentationMap,
     SkyObjects,
     Spectrum,
     UnknownModalityError,
@@ -150,6 +153,31 @@ def test_quantities_are_refused_since_the_unit_would_be_lost():
         Scalar([1.0, 2.0] * u.mmag)
     with pytest.raises(ValueError, match="is a Quantity"):
         Spectrum(np.ones((2, 3)) * u.mag, wavelength=GRID)
+    message = r"wavelength is a Quantity in 'Angstrom'.*\(wavelengths in nm\).*quantity.to_value"
+    with pytest.raises(ValueError, match=message):
+        Spectrum(np.ones((2, 3)), wavelength=10 * GRID * u.AA)
+    for name in ("ivar", "lsf_sigma"):
+        with pytest.raises(ValueError, match=f"Spectrum: {name} is a Quantity in 'nm'"):
+            Spectrum(np.ones((2, 3)), wavelength=GRID, **{name: np.ones((2, 3)) * u.nm})
+    for flux, error in ((1 * u.Jy, 1), (1, 1 * u.Jy)):
+        with pytest.raises(ValueError, match="is a Quantity in 'Jy'"):
+            Spectrum.from_error(np.ones((2, 3)) * flux, np.ones((2, 3)) * error, GRID)
+    band = {"bands": ("g",), "pixel_scale_arcsec": 0.2}
+    with pytest.raises(ValueError, match="Image: offset_pixels is a Quantity in 'pix'"):
+        Image(np.ones((1, 1, 2, 2)), **band, offset_pixels=np.zeros((1, 2)) * u.pix)
+    with pytest.raises(ValueError, match="Image: psf_fwhm_arcsec is a Quantity in 'deg'"):
+        Image(np.ones((1, 1, 2, 2)), **band, psf_fwhm_arcsec=np.zeros((1, 1)) * u.deg)
+
+
+@pytest.mark.parametrize("column", [Column, MaskedColumn])
+def test_columns_with_a_unit_are_refused_too(column):
+    message = r"value is a (Masked)?Column in 'mmag'.*column\.quantity.*observations_from_table"
+    with pytest.raises(ValueError, match=message):
+        Scalar(column([1.0, 2.0], unit="mmag"))
+    with pytest.raises(ValueError, match=r"field is a .*Column in 'mag'"):
+        SegmentationMap(column(np.ones((1, 2, 2)), unit="mag"), pixel_scale_arcsec=0.2)
+    for unit in (None, u.dimensionless_unscaled):
+        assert Scalar(column([1.0, 2.0], unit=unit)).value.tolist() == [1.0, 2.0]
 
 
 def test_spectrum_refuses_shapes():

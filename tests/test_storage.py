@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from omnisky.storage import CheckpointError, read_folder, write_folder
+import omnisky
+from omnisky.storage import CheckpointError, read_folder, sha256_of, write_folder
 
 TENSORS = {"a": torch.arange(6).reshape(2, 3), "b": torch.ones(())}
 
@@ -27,6 +28,26 @@ def test_an_existing_folder_is_kept_unless_told(tmp_path):
     assert read_folder(folder, "thing")[0] == {"n": 1}
     write_folder(folder, "thing", {"n": 2}, TENSORS, overwrite=True)
     assert read_folder(folder, "thing")[0] == {"n": 2}
+
+
+@pytest.mark.parametrize("config", [None, "{", "[]", '{"kind": "thing"}'])
+def test_what_is_no_artefact_is_never_replaced(tmp_path, config):
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    for name in "abcd":
+        (folder / name).write_text("precious")
+    if config is not None:
+        (folder / "config.json").write_text(config)
+    before = sorted(folder.iterdir())
+    with pytest.raises(FileExistsError, match=r"precious was not written by omnisky .it holds a"):
+        write_folder(folder, "thing", {}, TENSORS, overwrite=True)
+    assert sorted(folder.iterdir()) == before
+    file = tmp_path / "file"
+    file.write_text("precious")
+    with pytest.raises(FileExistsError, match="file is a file"):
+        write_folder(file, "thing", {}, TENSORS, overwrite=True)
+    (tmp_path / "empty").mkdir()
+    assert write_folder(tmp_path / "empty", "thing", {}, TENSORS, overwrite=True).is_dir()
 
 
 def test_a_full_disk_changes_nothing(tmp_path, monkeypatch):
@@ -60,6 +81,32 @@ def test_damaged_or_pickled_weights_are_refused(tmp_path, content):
         read_folder(folder, "thing")
 
 
+def test_a_single_flipped_bit_is_found(tmp_path):
+    folder = write_folder(tmp_path / "x", "thing", {}, TENSORS)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="its sha256 differs"):
+        read_folder(folder, "thing")
+
+
+def test_folders_without_a_checksum_are_read(tmp_path):
+    folder = write_folder(tmp_path / "x", "thing", {"n": 1}, TENSORS)
+    config = json.loads((folder / "config.json").read_text())
+    del config["weights_sha256"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert read_folder(folder, "thing")[0] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "config", sorted(Path(omnisky.__file__).parent.rglob("pretrained/**/config.json"))
+)
+def test_what_ships_has_a_checksum(config):
+    found = json.loads(config.read_text())
+    if found["kind"] != "shipped-codec":
+        assert found["weights_sha256"] == sha256_of(config.parent / "model.safetensors")
+
+
 def test_a_folder_with_a_pickle_only_says_so(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.pt").write_bytes(pickle.dumps(1))
@@ -67,8 +114,9 @@ def test_a_folder_with_a_pickle_only_says_so(tmp_path):
         read_folder(tmp_path, "thing")
 
 
-def test_a_broken_configuration_is_refused(tmp_path):
+@pytest.mark.parametrize("content", ["[1", "[1]", "3"])
+def test_a_broken_configuration_is_refused(tmp_path, content):
     folder = write_folder(tmp_path / "x", "thing", {}, TENSORS)
-    (folder / "config.json").write_text("[1")
+    (folder / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match="not a JSON object"):
         read_folder(folder, "thing")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
+from numbers import Real
 
 import numpy as np
 import torch
@@ -70,9 +71,9 @@ class ConformalScores:
         ValueError
             If the coverage is outside (0, 1), or there are too few scores for it.
         """
-        if not 0 < coverage < 1:
+        if not (isinstance(coverage, Real) and 0 < coverage < 1):
             raise ValueError(
-                f"coverage must lie between 0 and 1 (exclusive); found {coverage!r}. "
+                f"coverage must be one number between 0 and 1 (exclusive); found {coverage!r}. "
                 "0.9 asks for intervals that hold the truth for 9 objects in 10"
             )
         scores = self.scores[pattern]

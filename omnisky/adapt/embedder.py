@@ -18,7 +18,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     Parameters
     ----------
     base : str, path or Model
-        Pretrained model: its name, its folder, or itself.
+        Pretrained model: its name, its folder, its hub id (``organisation/name@revision``), or
+        itself.
     pooling : str
         How the tokens of an object become one vector; ``"mean"``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 
@@ -19,8 +20,6 @@ from omnisky.adapt.inputs import FULL, View
 from omnisky.adapt.labels import Labels, TargetScale, read_classes, read_numbers
 from omnisky.adapt.measured import MeasuredColumns
 from omnisky.adapt.metrics import r2
-from omnisky.codecs.tokens import Tokens
-from omnisky.modalities import Observations
 from omnisky.model import Model
 
 __all__ = ["FineTunedModel"]
@@ -39,7 +38,7 @@ class FineTunedModel(BaseEstimator):
     Parameters
     ----------
     base : str, path or Model
-        Pretrained model: its name, its folder, or itself. Not loaded for plain arrays.
+        A name, folder, hub id (``organisation/name@revision``) or Model. Unused for plain arrays.
     adaptation : {"attentive", "linear", "full"}
         ``"linear"``: linear probe of the mean-pooled tokens, solved in closed form.
         ``"attentive"``: an ensemble of heads whose queries attend to the frozen tokens, which are
@@ -273,8 +272,8 @@ class FineTunedModel(BaseEstimator):
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}; found {getattr(self, name)!r}"
                 )
-        if self.ensemble is not None and self.ensemble < 1:
-            raise ValueError(f"ensemble must be at least 1, or None; found {self.ensemble!r}")
+        if (n := self.ensemble) is not None and not (isinstance(n, Integral) and int(n) >= 1):
+            raise ValueError(f"ensemble must be a whole number from 1 up, or None; found {n!r}")
         return fitting.FitSettings(
             adaptation=self.adaptation,
             epochs=self.epochs,
@@ -285,7 +284,7 @@ class FineTunedModel(BaseEstimator):
 
     def _door(self, X, *, fit: bool, subsets: bool = False) -> list[View]:
         """Return X sorted by input patterns: all it allows, or those given."""
-        objects = isinstance(X, (Observations, Tokens))
+        objects = inputs.are_objects(X)
         if fit:
             self.base_ = inputs.load_base(self.base) if objects else None
             self.modalities_, self.columns_ = {}, MeasuredColumns({})

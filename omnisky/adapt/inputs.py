@@ -7,7 +7,7 @@ modality alone (``"spectrum"``, ``"scalar"``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from omnisky.adapt.measured import MeasuredColumns
 from omnisky.codecs.tokens import Tokens
-from omnisky.modalities import Observations, UnknownModalityError
+from omnisky.modalities import Measurement, Observations, UnknownModalityError, refuse_other
 from omnisky.model import Model
 from omnisky.surveys import modality
 
@@ -27,6 +27,7 @@ __all__ = [
     "Features",
     "Groups",
     "View",
+    "are_objects",
     "batches",
     "count_objects",
     "device_of",
@@ -157,6 +158,24 @@ def device_of(base: Any) -> torch.device:
     return torch.device("cpu") if base is None else next(base.network.parameters()).device
 
 
+def are_objects(x: Any) -> bool:
+    """Tell objects, which the pretrained model reads, from arrays of features.
+
+    Raises
+    ------
+    TypeError
+        If it holds measurements in another way: a table, a data set, a mapping, one measurement.
+    """
+    if isinstance(x, (Observations, Tokens)):
+        return True
+    # Some sparse arrays of SciPy are mappings, too.
+    mapping = isinstance(x, Mapping) and not hasattr(x, "shape")
+    named = hasattr(x, "observations") or hasattr(x, "colnames")
+    if mapping or named or isinstance(x, Measurement):
+        refuse_other(x, "FineTunedModel", "Observations, Tokens or an array of features")
+    return False
+
+
 def tokens_of(x: Any, base: Any, fitted: Groups | None = None) -> Tokens:
     """Return the tokens of observations, or the tokens themselves, checked.
 
@@ -175,7 +194,11 @@ def tokens_of(x: Any, base: Any, fitted: Groups | None = None) -> Tokens:
         If the model, or the fit, does not know one of the modalities.
     ValueError
         If there are no objects, or some have no token at all.
+    TypeError
+        If they are neither Observations nor Tokens.
     """
+    if not isinstance(x, (Observations, Tokens)):
+        refuse_other(x, "the pretrained model", "Observations or Tokens")
     if len(x) == 0:
         raise ValueError("found 0 objects; give at least one")
     unknown = [name for name in x if name not in base.tokenizer.codecs]

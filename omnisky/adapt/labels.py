@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,12 @@ _FEW = 3
 def _require(y: Any) -> None:
     if y is None:
         raise ValueError("FineTunedModel requires y to be passed, but the target y is None")
+    # Observations and other mappings, data sets, astropy tables. A DataFrame may have any column.
+    if isinstance(y, Mapping) or hasattr(type(y), "targets") or hasattr(y, "colnames"):
+        raise TypeError(
+            f"y must be an array, shape (object,) or (object, target); found {type(y).__name__}: "
+            "a Dataset gives one with .targets('apogee_teff', ...), a table with table['teff']"
+        )
 
 
 def read_numbers(y: Any, objects: int, targets: int | None = None) -> np.ndarray:
@@ -32,20 +39,13 @@ def read_numbers(y: Any, objects: int, targets: int | None = None) -> np.ndarray
     Raises
     ------
     ValueError
-        If y is missing, infinite, of a wrong shape or of another length than the objects, or has
-        another number of targets than asked for.
+        If y is missing, text, infinite, of a wrong shape or of another length than the objects, or
+        has another number of targets than asked for.
+    TypeError
+        If y is no array: Observations, a data set, a table.
     """
     _require(y)
-    if isinstance(y, np.ma.MaskedArray):
-        y = np.ma.filled(y.astype(np.float64), np.nan)
-    y = check_array(
-        y,
-        dtype=np.float64,
-        ensure_2d=False,
-        allow_nd=True,
-        ensure_all_finite="allow-nan",
-        input_name="y",
-    )
+    y = _as_floats(y)
     if np.isinf(y).any():
         raise ValueError(
             "Input y contains infinity or a value too large for dtype('float64'); mark unknown "
@@ -60,15 +60,60 @@ def read_numbers(y: Any, objects: int, targets: int | None = None) -> np.ndarray
     return y
 
 
+def _as_floats(y: Any) -> np.ndarray:
+    """Return labels as float64, NaN where masked; refuse text with a word on classes."""
+    try:
+        if isinstance(y, np.ma.MaskedArray):
+            y = np.ma.filled(y.astype(np.float64), np.nan)
+        return check_array(
+            y,
+            dtype=np.float64,
+            ensure_2d=False,
+            allow_nd=True,
+            ensure_all_finite="allow-nan",
+            input_name="y",
+        )
+    except ValueError as error:
+        text = [v for v in np.ravel(np.asarray(y, dtype=object)) if isinstance(v, (str, bytes))]
+        if not text:
+            raise
+        raise ValueError(
+            f"y holds text, such as {text[0]!r}, but regression needs numbers; to learn classes, "
+            "use FineTunedModel(task='classification')"
+        ) from error
+
+
+def _refuse_missing(y: Any) -> None:
+    """Refuse classes that are masked, None or NaN."""
+    given = np.atleast_1d(np.ma.asarray(y))
+    values, missing = np.ma.getdata(given), np.ma.getmaskarray(given)
+    if values.dtype.kind == "f":
+        missing = missing | np.isnan(values)
+    elif values.dtype.kind == "O":
+        # NaN alone differs from itself.
+        unknown = [v is None or (isinstance(v, float) and v != v) for v in values.ravel()]
+        missing = missing | np.reshape(unknown, values.shape)
+    if np.any(missing):
+        rows = np.unique(np.nonzero(missing)[0])
+        raise ValueError(
+            f"y has {len(rows)} missing classes (masked, None or NaN) of {len(values)}, the first "
+            f"in row {rows[0]}; leave these objects out of X and y"
+        )
+
+
 def read_classes(y: Any, objects: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the classes and the number of each object's class.
 
     Raises
     ------
     ValueError
-        If y is missing, no list of classes, of another length, or has one class only.
+        If y is missing, no list of classes, of another length, has one class only, or has masked
+        or missing classes.
+    TypeError
+        If y is no array: Observations, a data set, a table.
     """
     _require(y)
+    _refuse_missing(y)
     y = column_or_1d(check_array(y, dtype=None, ensure_2d=False, input_name="y"), warn=True)
     check_classification_targets(y)
     check_consistent_length(np.empty(objects), y)

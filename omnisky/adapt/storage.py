@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,16 @@ def weights_sha256(network: Any) -> str:
     return digest.hexdigest()
 
 
-def save(model: Any, folder: Path, *, overwrite: bool) -> Path:
-    """Write a fitted `FineTunedModel`, see its ``save``."""
-    return write_folder(folder, KIND, _config(model), _tensors(model), overwrite=overwrite)
+def save(
+    model: Any,
+    folder: Path,
+    *,
+    overwrite: bool,
+    extra: Callable[[Path], object] | None = None,
+) -> Path:
+    """Write a fitted `FineTunedModel`, see its ``save``; `extra` adds files to the folder."""
+    tensors = _tensors(model)
+    return write_folder(folder, KIND, _config(model), tensors, extra=extra, overwrite=overwrite)
 
 
 def _parameters(model: Any) -> dict[str, Any]:
@@ -94,6 +102,12 @@ def load(kind: type, folder: Path, *, base: Any) -> Any:
         raise CheckpointError(
             f"{folder} was saved by an older omnisky, whose heads were fitted otherwise; fit again"
         )
+    if base is None and config.get("base_sha256") and _unnamed(config):
+        raise CheckpointError(
+            f"{folder} was fitted on a Model object, of which only the weights' sha256 is known "
+            f"({config['base_sha256'][:12]}…), no name; give base= (omnisky predict --base), the "
+            "name or folder of that model"
+        )
     try:
         return _rebuild(kind, config, tensors, base)
     except (KeyError, TypeError, RuntimeError) as error:
@@ -101,6 +115,11 @@ def load(kind: type, folder: Path, *, base: Any) -> Any:
             f"{folder} is damaged: its configuration and weights do not fit together ({error}); "
             "save the model again"
         ) from error
+
+
+def _unnamed(config: dict[str, Any]) -> bool:
+    parameters = config.get("parameters")
+    return isinstance(parameters, dict) and parameters.get("base") is None
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from omnisky.adapt import FineTunedModel
 from omnisky.baselines import ConvNetBaseline, MLPBaseline, RidgeBaseline, TreesBaseline
-from omnisky.model.model import pretrained_folder
+from omnisky.pretrained import pretrained_folder
 
 __all__ = ["ADAPTATIONS", "BASELINES", "Method", "method", "weights_sha256"]
 

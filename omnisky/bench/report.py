@@ -89,7 +89,7 @@ def markdown(rows: Sequence[Row], task: Task) -> str:
         names = ["labels", "method", *spread, "coverage", "seeds", "fit s"]
         lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
         lines += [_line(row, those, task) for row in those]
-        parts.append(f"### Inputs {inputs} ({said})\n\n" + "\n".join(lines) + "\n")
+        parts.append(f"## Inputs {inputs} ({said})\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
@@ -201,7 +201,8 @@ def report(task: Task, results: Path, out: Path) -> str:
     text += (
         "σ = 1.4826·MAD of the test stars, median over seeds (68 % bootstrap interval); coverage "
     )
-    text += "of intervals that should hold 90 %. Best σ of each label count in bold.\n\n"
+    text += "of intervals that should hold 90 %. Best σ of each label count in bold. "
+    text += f"{task.caveat}\n\n"
     text += "".join(f"- {claim['text']}\n" for claim in said) + "\n" + markdown(rows, task)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,8 @@ class Task:
         Robust scatter wanted of the best method with all inputs, a target, by label count.
     metric : str
         What the goals are about.
+    caveat : str
+        What a reader of the table must know beside the numbers.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Task:
     seeds: tuple[int, ...] = (0, 1, 2)
     goals: dict[int, tuple[float, ...]]
     metric: str = "robust_scatter"
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         if len(self.units) != len(self.targets) or any(

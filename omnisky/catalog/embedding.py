@@ -21,6 +21,7 @@ import numpy as np
 from omnisky.catalog.crew import joined
 from omnisky.data.store import Source, Store, ingest, open_store
 from omnisky.modalities import Coefficients, Modality, Observations, SkyObjects
+from omnisky.pretrained import pinned, pretrained_folder
 from omnisky.storage import sha256_of
 from omnisky.surveys.survey import Problems
 
@@ -41,6 +42,7 @@ def embed_store(
     path: str | os.PathLike,
     *,
     model: str | os.PathLike = "nano",
+    revision: str | None = None,
     modalities: Sequence[str] | None = None,
     client: Client | None = None,
     **options: Any,
@@ -60,8 +62,10 @@ def embed_store(
         The store of embeddings, a folder that is not there yet. What is unfinished is kept beside
         it.
     model : str or path
-        Pretrained model: a name that ships, a folder or a hub id. It runs on an accelerator where
-        there is one.
+        Pretrained model: a name that ships, a folder or a hub id, which may say its revision:
+        ``organisation/name@revision``. It runs on an accelerator where there is one.
+    revision : str, optional
+        Commit, tag or branch of a hub id. The new store keeps the commit it stood for.
     modalities : sequence of str, optional
         Which measurements to use; all that both the store and the model know by default.
     client : dask.distributed.Client, optional
@@ -83,8 +87,8 @@ def embed_store(
         If the path is there already.
     ValueError
         If nothing, or not all that was asked for, is in the store and known to the model, or an
-        unfinished run of another store, model or options is there; or if a client is given to
-        processes of torchrun.
+        unfinished run of another store, model or options is there; if a revision is given for what
+        is not on the hub; or if a client is given to processes of torchrun.
     OSError
         If it cannot be written, or another process of torchrun failed; what is done is kept.
     """
@@ -97,20 +101,19 @@ def embed_store(
         if crew is not None and not crew.leads:
             crew.serve()
             return Path(path).absolute()
-        return _embed_all(store, path, model, modalities, crew or client, options)
+        name = pinned(model, revision)
+        return _embed_all(store, path, name, modalities, crew or client, options)
 
 
 def _embed_all(
     store: str | os.PathLike,
     path: str | os.PathLike,
-    model: str | os.PathLike,
+    model: str,
     modalities: Sequence[str] | None,
     client: Client | Sharing | None,
     options: dict[str, Any],
 ) -> Path:
     """Write the embeddings; tasks run where the client says."""
-    from omnisky.model.model import pretrained_folder
-
     # Workers may run in folders of their own.
     store, folder = Path(store).absolute(), pretrained_folder(model).absolute()
     source, digest = open_store(store), _digest(folder)
@@ -125,13 +128,13 @@ def _embed_all(
         "embedded_from": str(store),
         "fingerprint": source.fingerprint,
         "source": source.provenance,
-        "model": str(model),
+        "model": model,
         "model_sha256": sha256_of(folder / "model.safetensors"),
         "model_folder_sha256": digest,
         "modalities": list(used),
         "pooling": "mean",
     }
-    declared = {EMBEDDING: _declaration(source.survey, str(model), used, loaded.config.dim)}
+    declared = {EMBEDDING: _declaration(source.survey, model, used, loaded.config.dim)}
     how = {"profile": "interchange", **options}
     how["declarations"] = declared | dict(how.get("declarations", {}))
     return ingest(sources, path, provenance=provenance, client=client, **how)

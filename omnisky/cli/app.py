@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -60,7 +61,11 @@ _EPILOGUE = (
     "gaia-apogee, or one of its parts, as in gaia-apogee-mini:test. Any command takes --debug "
     "(or OMNISKY_DEBUG=1), which shows where an error arose."
 )
-_USER_ERRORS = (CycloptsError, ValueError, KeyError, OSError, ImportError)
+# A remedy that only Python has, see omnisky.train.
+_NO_RESUME = re.compile(
+    r"(Train in another folder, )?or (?:pass|train with) resume=False, which sets [\w ]+ anew"
+)
+_USER_ERRORS = (CycloptsError, ValueError, KeyError, OSError, ImportError, FloatingPointError)
 
 
 def _version() -> str:
@@ -142,9 +147,13 @@ def _one_line(error: BaseException) -> str:
         error = error.__cause__  # what is missing, not which of our modules wanted it
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or 'file'}: {error.strerror.lower()}"
-        if error.errno == errno.ENOSPC:
+        text = error.strerror
+        if error.filename is not None:
+            text = f"{error.filename}: {text.lower()}"
+        # Our own errors of a full disk say themselves what to do.
+        if error.errno == errno.ENOSPC and error.strerror == os.strerror(errno.ENOSPC):
             text += "; nothing was replaced, free some space and run again"
+    text = _NO_RESUME.sub(lambda m: f"{'Give' if m[1] else 'or give'} another --out", text)
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -13,15 +13,15 @@ def cite(*modalities: str, model: str | None = None) -> None:
     modalities : str
         Modalities (gaia_xp) or surveys (gaia); all of them by default.
     model : str, optional
-        Cite what this pretrained model (name or folder) was trained on.
+        Cite what this pretrained model (name, folder or hub id) was trained on.
     """
     from omnisky.surveys import modality, surveys
 
     names = list(modalities)
     if model is not None:
-        from omnisky.cli.models import modalities_of
+        from omnisky.pretrained import modalities_of, pretrained_folder
 
-        names += modalities_of(model)
+        names += modalities_of(pretrained_folder(model, weights=False))
     everything = surveys()
     chosen = [
         declared

@@ -22,6 +22,7 @@ from omnisky.cli.tables import (
     save,
     slices,
 )
+from omnisky.pretrained import pinned
 
 __all__ = ["embed", "tokenize"]
 
@@ -36,7 +37,7 @@ class Using:
     Parameters
     ----------
     base : str
-        Pretrained model: a name or a folder.
+        Pretrained model: a name, a folder, or a hub id as organisation/name@revision.
     pooling : str
         How the outputs of an object's tokens become one vector.
     inputs : str, optional
@@ -73,7 +74,7 @@ def tokenize(
     out : Path
         File to write; its ending says the format.
     base : str
-        Pretrained model: a name or a folder.
+        Pretrained model: a name, a folder, or a hub id as organisation/name@revision.
     inputs : str, optional
         Modalities to use, separated by commas (photometry and xp are families); all by default.
     reading : Reading
@@ -85,6 +86,7 @@ def tokenize(
 
     check_output(out, overwrite)
     source = Input.read(table, reading, names_in(inputs))
+    base = pinned(base)
     observations = readable(source.observations, base, asked=inputs is not None)
     model = Model.from_pretrained(base)
     tokens = [model.tokenize(observations[s]) for s in slices(len(observations), "Tokens")]
@@ -191,8 +193,9 @@ def _embed_table(table: str, out: Path, using: Using, reading: Reading, overwrit
             f"--out {out}: CSV cannot hold vectors; use .parquet, .fits, .vot or .ecsv"
         )
     source = Input.read(table, reading, names_in(using.inputs))
-    observations = readable(source.observations, using.base, asked=using.inputs is not None)
-    model = Model.from_pretrained(using.base)
+    base = pinned(using.base)
+    observations = readable(source.observations, base, asked=using.inputs is not None)
+    model = Model.from_pretrained(base)
     chunks = slices(len(observations), "Embeddings")
     parts = [model.embed(observations[s], pooling=using.pooling) for s in chunks]
     valid = np.concatenate([part.valid for part in parts])
@@ -204,7 +207,7 @@ def _embed_table(table: str, out: Path, using: Using, reading: Reading, overwrit
     result = result_table(source)
     result["embedding"] = np.where(valid[:, None], vectors, np.nan).astype(np.float32)
     used = ", ".join(observations)
-    how = f"Embedding by {using.base}, {using.pooling} pooling, from {used}"
+    how = f"Embedding by {base}, {using.pooling} pooling, from {used}"
     result["embedding"].description = how
     result["embedding"].meta["ucd"] = "stat.value"
     result["embedding_valid"] = valid

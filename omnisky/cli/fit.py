@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter, validators
 
+from omnisky.cli.classes import add_classes, class_target, refuse_text
 from omnisky.cli.models import readable
 from omnisky.cli.tables import (
     Input,
@@ -21,11 +23,17 @@ from omnisky.cli.tables import (
     save,
     slices,
 )
+from omnisky.pretrained import pinned
+from omnisky.storage import check_replaceable
 
-__all__ = ["fit", "predict"]
+if TYPE_CHECKING:
+    from astropy.table import Column, Table
+
+__all__ = ["describe_targets", "fit", "predict"]
 
 _READ = Reading()
 _TARGETS = "targets.json"
+_COVERAGE = 0.9
 _Probability = Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))]
 
 
@@ -36,6 +44,7 @@ def fit(
     targets: str,
     out: Path,
     inputs: str | None = None,
+    task: Literal["regression", "classification"] = "regression",
     adaptation: Literal["linear", "attentive", "full"] = "attentive",
     base: str = "nano",
     seed: int = 0,
@@ -59,10 +68,13 @@ def fit(
     inputs : str, optional
         Modalities to learn from, separated by commas (photometry and xp are families); all that
         the table has, but labels, by default.
+    task : str
+        Learn numbers, or the classes of one column: text, whole numbers or true and false.
     adaptation : str
         A linear probe, attentive heads on the frozen model, or training the whole model.
     base : str
-        Pretrained model: a name or a folder.
+        Pretrained model: a name, a folder, or a hub id as organisation/name@revision. The folder
+        of the fit keeps name and commit.
     seed : int
         Fixes folds and initial weights.
     reading : Reading
@@ -71,24 +83,49 @@ def fit(
         Replace an existing model.
     """
     from omnisky.adapt import FineTunedModel
+    from omnisky.adapt.storage import save as save_model
 
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another --out or add --overwrite")
+    check_replaceable(out, overwrite)
     source = Input.read(table, reading, names_in(inputs))
     names = names_in(targets) or []
-    y, columns = source.targets(names)
+    y, known, columns = _labels(source, names, task)
     _refuse_targets_as_inputs(names, source)
-    x, rows = drop_empty(readable(source.observations, base, asked=inputs is not None))
-    part = np.full(len(rows), "train") if source.dataset is None else source.dataset.split
-    part = part[rows]
+    base = pinned(base)  # predict loads the same commit
+    observations = readable(source.observations, base, asked=inputs is not None)
+    x, rows = drop_empty(observations[known])
+    y = y[known][rows]
+    part = np.full(len(known), "train") if source.dataset is None else source.dataset.split
+    part = part[known][rows]
     train, held = part == "train", part == "calibration"
     if not train.any():
         train, held = ~train, np.zeros_like(held)  # a part of a data set was named
-    model = FineTunedModel(base, adaptation, random_state=seed, verbose=True)
-    model.fit(x[train], y[rows][train])
+    model = FineTunedModel(base, adaptation, task, random_state=seed, verbose=True)
+    model.fit(x[train], y[train])
     if held.any():
-        model.calibrate(x[held], y[rows][held], blend=0.2)
-    model.save(out, overwrite=overwrite)
+        model.calibrate(x[held], y[held], blend=0.2)
+    save_model(model, out, overwrite=overwrite, extra=describe_targets(columns))
+    print(
+        f"{out}: {', '.join(names)} from {', '.join(x)}; {adaptation} on {train.sum()} objects of "
+        f"{source.name}, {held.sum() or 'none'} for calibration"
+    )
+
+
+def _labels(
+    source: Input, names: list[str], task: str
+) -> tuple[np.ndarray, np.ndarray, list[Column]]:
+    """Return what is to be learned, of which objects it is known, and a column each."""
+    if task == "classification":
+        return class_target(source, names)
+    refuse_text(source, names)
+    y, columns = source.targets(names)
+    # Unknown numbers are NaN, and left out target by target in the fit.
+    return y, np.ones(len(y), dtype=bool), columns
+
+
+def describe_targets(columns: list[Column]) -> Callable[[Path], object]:
+    """Return a function that notes name, unit, description and UCD of targets in a folder."""
     told = [
         {
             "name": c.name,
@@ -98,11 +135,8 @@ def fit(
         }
         for c in columns
     ]
-    (out / _TARGETS).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"{out}: {', '.join(names)} from {', '.join(x)}; {adaptation} on {train.sum()} objects of "
-        f"{source.name}, {held.sum() or 'none'} for calibration"
-    )
+    text = json.dumps(told, indent=1) + "\n"
+    return lambda folder: (folder / _TARGETS).write_text(text, encoding="utf-8")
 
 
 def _refuse_targets_as_inputs(names: list[str], source: Input) -> None:
@@ -122,14 +156,16 @@ def predict(
     *,
     model: Path,
     out: Path,
-    coverage: _Probability = 0.9,
+    coverage: _Probability | None = None,
+    base: str | None = None,
     reading: Reading = _READ,
     overwrite: bool = False,
 ) -> None:
     """Predict values and intervals with an adapted model.
 
-    Writes ``<target>``, ``<target>_low`` and ``<target>_high`` in the unit of the target. Any of
-    the inputs of the fit may be missing; what was no input then is not used.
+    Writes ``<target>``, ``<target>_low`` and ``<target>_high`` in the unit of the target; of
+    classes ``<target>`` and ``<target>_probability_<class>``. Any of the inputs of the fit may be
+    missing; what was no input then is not used.
 
     Parameters
     ----------
@@ -139,8 +175,10 @@ def predict(
         Folder that ``omnisky fit`` wrote.
     out : Path
         File to write; its ending says the format.
-    coverage : float
-        Probability that an interval holds the truth.
+    coverage : float, optional
+        Probability that an interval holds the truth, 0.9 by default; not for classes.
+    base : str, optional
+        Pretrained model that the fit was made on, if it has moved: a name, a folder, or a hub id.
     reading : Reading
         How to read the table.
     overwrite : bool
@@ -152,21 +190,40 @@ def predict(
     source = Input.read(table, reading)
     from omnisky.adapt import FineTunedModel
 
-    fitted = FineTunedModel.load(model)
+    fitted = FineTunedModel.load(model, base=base)
+    classes = fitted.task == "classification"
+    if classes and coverage is not None:
+        raise ValueError(
+            f"--coverage is for intervals, but {model} predicts classes, which have probabilities; "
+            "leave it out"
+        )
+    coverage = _COVERAGE if coverage is None else coverage
     x, rows = drop_empty(_seen(fitted, source))
-    parts = [_bounds(fitted, x[s], coverage) for s in slices(len(x), "Predictions")]
-    values = np.concatenate(parts, axis=1)
     result = result_table(source)
-    for i, told in enumerate(_targets(model, values.shape[2])):
-        suffixes = {"": "", "_low": f"lower, {coverage:g}: ", "_high": f"upper, {coverage:g}: "}
-        for (suffix, prefix), column in zip(suffixes.items(), values[:, :, i], strict=True):
-            name = f"{told['name']}{suffix}"
-            result[name] = masked_rows(column, rows)
-            result[name].unit = told["unit"] or None
-            result[name].description = f"Predicted, {prefix}{told['description'] or told['name']}"
-            if told["ucd"]:
-                result[name].meta["ucd"] = told["ucd"]
+    parts = slices(len(x), "Predictions")
+    if classes:
+        (told,) = _targets(model, 1)
+        found = np.concatenate([fitted.predict_proba(x[s]) for s in parts])
+        add_classes(result, told["name"], fitted, found, rows)
+    else:
+        values = np.concatenate([_bounds(fitted, x[s], coverage) for s in parts], axis=1)
+        for i, told in enumerate(_targets(model, values.shape[2])):
+            _add_interval(result, told, values[:, :, i], coverage, rows)
     save(result, out, overwrite)
+
+
+def _add_interval(
+    result: Table, told: dict[str, str], values: np.ndarray, coverage: float, rows: np.ndarray
+) -> None:
+    """Add prediction and bounds, shape (3, object), to the table of all objects."""
+    suffixes = {"": "", "_low": f"lower, {coverage:g}: ", "_high": f"upper, {coverage:g}: "}
+    for (suffix, prefix), column in zip(suffixes.items(), values, strict=True):
+        name = f"{told['name']}{suffix}"
+        result[name] = masked_rows(column, rows)
+        result[name].unit = told["unit"] or None
+        result[name].description = f"Predicted, {prefix}{told['description'] or told['name']}"
+        if told["ucd"]:
+            result[name].meta["ucd"] = told["ucd"]
 
 
 def _seen(fitted: Any, source: Input):

@@ -21,6 +21,7 @@ from omnisky.cli.tables import (
     save,
     slices,
 )
+from omnisky.pretrained import pinned
 
 __all__ = ["Drawing", "generate"]
 
@@ -33,6 +34,8 @@ _COLUMNS = {
     "_low": "5 % quantile of samples: ",
     "_high": "95 % quantile of samples: ",
 }
+# Objects sampled between two movements of the bar.
+_SOME = 64
 _AtLeastTwo = Annotated[int, Parameter(validator=validators.Number(gte=2))]
 
 
@@ -111,7 +114,7 @@ def generate(
     seed : int
         Fixes the samples.
     base : str
-        Pretrained model: a name or a folder.
+        Pretrained model: a name, a folder, or a hub id as organisation/name@revision.
     drawing : Drawing
         How to sample.
     reading : Reading
@@ -121,6 +124,7 @@ def generate(
     """
     from omnisky.data.usertable import describe_column
     from omnisky.model import Model
+    from omnisky.model.generation import Reading as Objects
     from omnisky.surveys import modality
 
     check_output(out, overwrite)
@@ -145,12 +149,14 @@ def generate(
             f"nothing is given but the target {', '.join(both)}; name others in --given"
         )
     observations = source.observations.drop(*both)
+    base = pinned(base)
     known, rows = drop_empty(readable(observations, base, asked=given is not None))
     model = Model.from_pretrained(base)
-    parts = [
-        _summary(model.generate(known[s], targets, **how, seed=seed + s.start), targets)
-        for s in slices(len(known), "Samples")
-    ]
+    parts = []
+    for some in slices(len(known), "Samples", _SOME):
+        # Numbered through, so that the draws are those of the whole table at once.
+        objects = Objects(model, model.as_tokens(known[some]), keep=False, first=some.start)
+        parts.append(_summary(objects.generate(targets, **how, seed=seed), targets))
     result = result_table(source)
     for name, suffix in parts[0]:
         values = np.concatenate([part[name, suffix] for part in parts])

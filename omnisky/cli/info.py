@@ -11,7 +11,16 @@ from rich.console import Console
 from rich.table import Table as Listing
 
 from omnisky import __version__
-from omnisky.cli.models import bases, codec_folder, codecs, config_of, folder_of
+from omnisky.pretrained import (
+    codec_folder,
+    config_of,
+    hub_id,
+    is_released,
+    modalities_of,
+    pretrained_folder,
+    shipped_codecs,
+    shipped_models,
+)
 from omnisky.storage import sha256_of
 
 __all__ = ["info"]
@@ -26,8 +35,8 @@ def info(what: str | None = None, /) -> None:
     Parameters
     ----------
     what : str, optional
-        Folder of a sky store or a match, model or codec (name or folder), data set, survey,
-        modality or table file; the installation by default.
+        Folder of a sky store or a match, model (name, folder or hub id) or codec (name or folder),
+        data set, survey, modality or table file; the installation by default.
     """
     from omnisky.data import datasets
     from omnisky.data.sky import is_match, is_store
@@ -48,18 +57,18 @@ def info(what: str | None = None, /) -> None:
             _show(*listing)
     elif what in surveys():
         _survey(what)
-    elif (folder := codec_folder(what)) is not None:
-        _codec(folder)
+    elif _is_codec(codec_folder(what)):
+        _codec(codec_folder(what))
     elif Path(what).is_dir() and not Path(what, "config.json").is_file():
         raise FileNotFoundError(
             f"{what} has no config.json, omnisky.json or match.json; expected the folder of a "
             "model, a sky store or a match"
         )
-    elif Path(what).is_dir() or what in bases():
-        _model(folder_of(what))
+    elif Path(what).is_dir() or what in shipped_models() or hub_id(what) is not None:
+        _model(pretrained_folder(what, weights=False))
     else:
         raise ValueError(
-            f"{what!r} is no file or folder, and no base ({', '.join(bases())}), data set "
+            f"{what!r} is no file or folder, and no base ({', '.join(shipped_models())}), data set "
             f"({', '.join(datasets.available())}), survey ({', '.join(surveys())}) or modality "
             "(omnisky info lists them)"
         )
@@ -81,13 +90,9 @@ def _installation() -> None:
     from omnisky.surveys import modalities
 
     print(f"omnisky {__version__}\n")
-    folders = {name: folder_of(name) for name in bases()}
-    rows = [(n, f"{_bytes(f) / 1e6:.1f} MB", _sha256(f)) for n, f in folders.items()]
-    _show("Pretrained models", ("name", "size", "sha256 of the weights"), rows)
-    found = [(name, codec_folder(name)) for name in codecs()]
-    rows = [(name, f"{_bytes(f) / 1e6:.1f} MB", _sha256(f)) for name, f in found if f]
-    if rows:
-        _show("Pretrained codecs", ("name", "size", "sha256 of the weights"), rows)
+    for title, folders in (("models", shipped_models()), ("codecs", shipped_codecs())):
+        rows = [(n, f"{_bytes(f) / 1e6:.1f} MB", _sha256(f)) for n, f in folders.items()]
+        _show(f"Pretrained {title}", ("name", "size", "sha256 of the weights"), rows)
     declared = modalities().values()
     rows = [(m.name, m.kind, m.role, m.unit or "-", m.column) for m in declared]
     _show("Modalities", ("name", "kind", "role", "unit", "survey column"), rows)
@@ -168,6 +173,11 @@ def _table(path: str) -> None:
     _show(f"{path}: {len(table)} rows", ("column", "type", "shape", "unit", "modality"), rows)
 
 
+def _is_codec(folder: Path) -> bool:
+    there = (folder / "config.json").is_file()
+    return there and str(config_of(folder).get("kind")).endswith("-codec")
+
+
 def _codec(folder: Path) -> None:
     from omnisky.codecs import load_codec
 
@@ -190,8 +200,17 @@ def _model(folder: Path) -> None:
     config = config_of(folder)
     if isinstance(config.get("modalities"), list):
         config["modalities"] = ", ".join(str(m.get("name", m)) for m in config["modalities"])
-    _show(f"{folder}: {_bytes(folder) / 1e6:.1f} MB", ("", ""), config.items())
+    if is_released(folder):
+        config["modalities"] = ", ".join(modalities_of(folder)) if _has_codecs(folder) else "none"
+        config |= {key: ", ".join(config.get(key, ())) for key in ("domains_in", "domains_out")}
+    here = (folder / "model.safetensors").is_file()
+    size = f"{_bytes(folder) / 1e6:.1f} MB" if here else "weights not here"
+    _show(f"{folder}: {size}", ("", ""), config.items())
     _card(folder)
+
+
+def _has_codecs(folder: Path) -> bool:
+    return any(folder.glob("codecs/*/config.json"))
 
 
 def _card(folder: Path) -> None:

@@ -12,6 +12,14 @@ __all__ = ["evaluate", "pretrain", "train_codec"]
 
 # Entries of the any-to-any matrix that are printed.
 _SHOWN = 8
+# What codecs with a network encode.
+_READS = {
+    "image-codec": "image",
+    "latent-spectrum-codec": "spectrum",
+    "native-spectrum-codec": "spectrum",
+    "segmentation-codec": "map",
+    "spectrum-codec": "spectrum",
+}
 Overrides = Annotated[tuple[str, ...], Parameter(name="--set")]
 
 
@@ -101,6 +109,7 @@ def train_codec(recipe: Path, /, *, overrides: Overrides = (), out: Path | None 
     from omnisky.train.parallel import in_main_process
 
     _check(recipe, overrides)
+    _check_kinds(recipe, overrides)
     written = run(recipe, list(overrides), out or Path("runs", recipe.stem))
     if not in_main_process():
         return
@@ -109,6 +118,26 @@ def train_codec(recipe: Path, /, *, overrides: Overrides = (), out: Path | None 
     if written:
         first = next(iter(written.values()))
         print(f"next: omnisky codec report {first}; omnisky info {first}")
+
+
+def _check_kinds(recipe: Path, overrides: tuple[str, ...]) -> None:
+    """Refuse a codec of something else than its modality holds, before anything is read."""
+    from omnisky.surveys import modalities
+    from omnisky.train.codec import CodecRecipe
+    from omnisky.train.recipe import read_recipe
+
+    learned = read_recipe(recipe, CodecRecipe, overrides).learned
+    if learned is None or learned.kind not in _READS:
+        return
+    reads, known = _READS[learned.kind], modalities()
+    names = getattr(learned.config, "modalities", None) or (learned.config.modality,)
+    for name in names:
+        if name in known and known[name].kind != reads:
+            raise ValueError(
+                f"recipe {recipe}: {name!r} is of kind {known[name].kind}, but a {learned.kind} is "
+                f"for modalities of kind {reads}; name one of these (omnisky info lists them), or "
+                "another codec"
+            )
 
 
 def _said_of(folder: Path) -> str:

@@ -197,16 +197,16 @@ def names_in(text: str | None) -> list[str] | None:
     return names
 
 
-def slices(n_objects: int, doing: str) -> Iterator[slice]:
-    """Yield slices over all objects, with a progress bar on stderr."""
+def slices(n_objects: int, doing: str, size: int = _CHUNK) -> Iterator[slice]:
+    """Yield slices of so many objects, over all of them, with a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import track
 
-    starts = range(0, n_objects, _CHUNK)
+    starts = range(0, n_objects, size)
     console = Console(stderr=True)
     hidden = not console.is_terminal
     for start in track(starts, doing, console=console, transient=True, disable=hidden):
-        yield slice(start, min(start + _CHUNK, n_objects))
+        yield slice(start, min(start + size, n_objects))
 
 
 def drop_empty(observations: Observations) -> tuple[Observations, np.ndarray]:

@@ -282,7 +282,7 @@ class Codec(nn.Module):
         ----------
         source : path or str
             Folder of a codec or of a model with codecs, ours or of AION-1; or a hub id
-            ``organisation/name``.
+            ``organisation/name``, which may say its revision: ``organisation/name@revision``.
         modality : str, optional
             Which modality, for example ``"legacysurvey_image"``; needed where the source holds
             several.

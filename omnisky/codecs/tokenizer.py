@@ -12,7 +12,7 @@ from omnisky.codecs.codec import Codec, warn_outside
 from omnisky.codecs.loading import load_codec
 from omnisky.codecs.scalars.bank import ScalarBank
 from omnisky.codecs.tokens import Tokens
-from omnisky.modalities import Measurement, Observations, UnknownModalityError
+from omnisky.modalities import Measurement, Observations, UnknownModalityError, refuse_other
 from omnisky.storage import CheckpointError
 
 __all__ = ["Tokenizer"]
@@ -72,7 +72,11 @@ class Tokenizer:
             If a modality has no codec here.
         ValueError
             If there are no objects, or a measurement does not fit its codec.
+        TypeError
+            If they are no Observations.
         """
+        if not isinstance(observations, Observations):
+            refuse_other(observations, "a tokenizer")
         all_scalars = self._bank.names.issuperset(observations)
         unknown = [] if all_scalars else [name for name in observations if name not in self.codecs]
         if unknown:

@@ -10,6 +10,7 @@ import astropy.units as u
 import numpy as np
 from astropy.table import Table
 
+from omnisky.data.tables import unread_columns
 from omnisky.modalities import Modality
 
 __all__ = ["UserColumns", "some"]
@@ -137,6 +138,11 @@ class UserColumns:
 
     def missing(self, column: str, purpose: str) -> str:
         """Say that a column is not there, with the nearest name that is."""
+        if column in (unread := unread_columns(self.table)):
+            return (
+                f"{purpose}: column {column!r} of the file holds {unread[column]}, which no table "
+                "column can hold; rewrite it as one number or one vector of fixed length a row"
+            )
         near = difflib.get_close_matches(column, self.table.colnames, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {some(self.table.colnames)}"
         return f"{purpose}: the table has no column {column!r}; {hint}"

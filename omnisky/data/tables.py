@@ -9,6 +9,7 @@ beside missing (NaN reads as missing), VOTable has no missing strings (they read
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import warnings
@@ -21,7 +22,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Table
 
-__all__ = ["FORMATS", "read_table", "write_table"]
+__all__ = ["FORMATS", "read_table", "unread_columns", "write_table"]
 
 FORMATS = {
     ".parquet": "parquet",
@@ -33,6 +34,8 @@ FORMATS = {
     ".csv": "ascii.csv",
 }
 _TABLE_META = b"omnisky.table_meta"
+# Where a table that was read keeps which columns of its file it lacks, and why; never written.
+_UNREAD = "omnisky.unread_columns"
 
 
 def _format_of(path: Path) -> str:
@@ -61,6 +64,11 @@ def read_table(path: str | os.PathLike) -> Table:
         If there is no such file.
     ValueError
         If the ending is unknown, the file cannot be read as this format, or it has no rows.
+
+    Warns
+    -----
+    UserWarning
+        If a column of a Parquet file is left out, as no table column can hold it; names all.
     """
     path = Path(path)
     if not path.is_file():
@@ -107,6 +115,7 @@ def write_table(table: Table, path: str | os.PathLike, *, overwrite: bool = Fals
     path = Path(path)
     name = _format_of(path)
     table = Table(table, copy=False)  # a QTable's quantities become columns with units
+    table.meta.pop(_UNREAD, None)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or allow overwriting")
     _refuse(table, path, name)
@@ -202,10 +211,15 @@ def _read_parquet(path: Path) -> Table:
     # A folder name like Npix=3 must not become a column, so read the one file.
     arrow = pq.ParquetFile(path).read().combine_chunks()
     table = Table(meta=json.loads((arrow.schema.metadata or {}).get(_TABLE_META, b"{}")))
+    unread: dict[str, str] = {}
     for field in arrow.schema:
         meta = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
         chunks = arrow.column(field.name).chunks
-        column = _from_arrow(chunks[0] if chunks else pa.array([], field.type), field.name)
+        try:
+            column = _from_arrow(chunks[0] if chunks else pa.array([], field.type))
+        except _NoColumnError as error:
+            unread[field.name] = str(error)
+            continue
         if "shape" in meta:
             column = column.reshape(len(column), *json.loads(meta["shape"]))
         table[field.name] = column
@@ -213,21 +227,35 @@ def _read_parquet(path: Path) -> Table:
         table[field.name].description = meta.get("description") or None
         if meta.get("ucd"):
             table[field.name].meta["ucd"] = meta["ucd"]
+    if unread:
+        _tell_unread(table, unread)
     return table
 
 
-def _from_arrow(array: pa.Array, name: str) -> Column:
+class _NoColumnError(ValueError):
+    """What a file holds fits no column of a table."""
+
+
+def _tell_unread(table: Table, unread: dict[str, str]) -> None:
+    """Warn of columns that were left out, and keep them for those who ask; refuse if all were."""
+    names = "; ".join(f"{name!r} holds {what}" for name, what in unread.items())
+    if not table.colnames:
+        raise ValueError(f"no table column can hold any of its columns: {names}")
+    warnings.warn(f"columns that no table can hold were left out: {names}", stacklevel=4)
+    table.meta[_UNREAD] = unread
+
+
+def unread_columns(table: Table) -> dict[str, str]:
+    """Return the columns that `read_table` left out, and what each holds."""
+    return table.meta.get(_UNREAD, {})
+
+
+def _from_arrow(array: pa.Array) -> Column:
     """Return a column, masked where there are nulls."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_fixed_size_list(array.type) or pa.types.is_list(array.type):
-        lengths = np.unique(np.asarray(array.value_lengths().drop_null()))
-        if array.null_count or len(lengths) > 1:
-            raise ValueError(
-                f"column {name!r} holds {array.null_count} missing rows and lists of lengths "
-                f"{lengths.tolist()}; every row needs the same number of elements"
-            )
-        return _from_arrow(array.flatten(), name).reshape(len(array), -1)
+        return _from_lists(array)
     if pa.types.is_null(array.type):
         array = array.cast(pa.float64())
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
@@ -236,10 +264,30 @@ def _from_arrow(array: pa.Array, name: str) -> Column:
         zero = pa.scalar(False if pa.types.is_boolean(array.type) else 0, type=array.type)
         values = array.fill_null(zero).to_numpy(zero_copy_only=False)
     else:
-        raise ValueError(f"column {name!r} is of type {array.type}, which no table column can hold")
+        raise _NoColumnError(f"values of type {array.type}")
     if not array.null_count:
         return Column(values)
     return MaskedColumn(values, mask=array.is_null().to_numpy(zero_copy_only=False))
+
+
+def _from_lists(array: pa.Array) -> Column:
+    """Return a column of vectors; missing rows are masked."""
+    lengths = np.unique(np.asarray(array.value_lengths().drop_null()))
+    if len(lengths) > 1:
+        raise _NoColumnError(f"lists of {lengths[0]} to {lengths[-1]} elements, not of one number")
+    if len(lengths) == 0 and array.null_count:
+        return _from_arrow(pa.nulls(len(array)))
+    known = array.is_valid().to_numpy(zero_copy_only=False)
+    # What `flatten` gives has no elements for missing rows; they may be vectors themselves.
+    there = _from_arrow(array.flatten())
+    width = int(lengths.sum()) * math.prod(there.shape[1:])
+    there = there.reshape(int(known.sum()), width)
+    if known.all():
+        return there
+    values = np.zeros((len(array), width), dtype=there.dtype)
+    mask = np.ones(values.shape, dtype=bool)
+    values[known], mask[known] = np.ma.getdata(there), np.ma.getmaskarray(there)
+    return MaskedColumn(values, mask=mask)
 
 
 def _write_parquet(table: Table, path: str) -> None:

@@ -8,14 +8,17 @@ masked entries and NaN are absent; values that are not physical are masked and r
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import astropy.units as u
 import numpy as np
 from astropy.table import Column, MaskedColumn, Table
 
 from omnisky.data.columns import UserColumns, some
+from omnisky.data.tables import unread_columns
 from omnisky.data.wavelength import describe_grid, read_spectrum, same_grid
 from omnisky.modalities import Measurement, Modality, Observations, Scalar, Spectrum
 from omnisky.surveys import modalities, modality
@@ -65,15 +68,19 @@ def observations_from_table(
     ------
     UnknownModalityError
         If `columns` names a modality that no survey declares.
+    TypeError
+        If it is no astropy table.
     ValueError
-        If no modality, or not all of `names`, are found; if a column is unknown, ambiguous or used
-        twice, has no numbers, an incompatible unit, negative errors, the wrong number of pixels or
-        another wavelength grid; if there is not a single good value.
+        If the table has no rows; if no modality, or not all of `names`, are found; if a column is
+        unknown, ambiguous or used twice, has no numbers, an incompatible unit, negative errors, the
+        wrong number of pixels or another wavelength grid; if no spectrum overlaps the grid it is to
+        be resampled to; if there is not a single good value.
 
     Warns
     -----
     UserWarning
-        If values outside a modality's valid range were masked; says how many in which column.
+        If values outside a modality's valid range were masked; says how many in which column. If
+        spectra have no pixel left after resampling.
 
     Notes
     -----
@@ -88,6 +95,7 @@ def observations_from_table(
     >>> observations_from_table(stars, {"twomass_j": "my_j"})
     Observations(2 objects; present: gaia_g 2, twomass_j 1)
     """
+    _check_table(table)
     table = Table(table, copy=False)
     source = UserColumns(table, columns or {})
     measured: dict[str, Measurement] = {}
@@ -110,6 +118,26 @@ def observations_from_table(
             "values that are not physical were masked: " + "; ".join(outside), stacklevel=2
         )
     return Observations(measured)
+
+
+def _check_table(table: Any) -> None:
+    """Refuse what is no table, and a table without rows."""
+    if not isinstance(table, Table):
+        if isinstance(table, (str, os.PathLike)):
+            remedy = f"omnisky.read_table({os.fspath(table)!r}) reads one from a file"
+        elif hasattr(table, "iloc"):
+            remedy = "astropy.table.Table.from_pandas(frame) makes one"
+        else:
+            remedy = "astropy.table.Table(columns by name) makes one"
+        raise TypeError(
+            f"observations_from_table takes an astropy Table; found {type(table).__name__}: "
+            f"{remedy}"
+        )
+    if len(table) == 0:
+        raise ValueError(
+            "the table has no rows; give at least one object. Was it cut by a condition that no "
+            "row meets?"
+        )
 
 
 def recognise(
@@ -158,9 +186,14 @@ def _check_found(table: Table, names: Sequence[str] | None, found: Mapping[str, 
         expected = ", ".join(f"{name} ({modality(name).column})" for name in absent)
         raise ValueError(
             f"no column of {'any modality' if not names else ', '.join(absent)} among "
-            f"{some(table.colnames)}; expected {expected}; name others with "
+            f"{some(table.colnames)}{_left_out(table)}; expected {expected}; name others with "
             "columns={'gaia_g': 'mycolumn'} (omnisky --column gaia_g=mycolumn)"
         )
+
+
+def _left_out(table: Table) -> str:
+    unread = unread_columns(table)
+    return f" (left out, as no table can hold them: {some(list(unread))})" if unread else ""
 
 
 def targets_from_table(table: Table, names: Sequence[str]) -> tuple[np.ndarray, list[Column]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import astropy.units as u
 import numpy as np
 
@@ -44,10 +46,17 @@ def read_spectrum(
     Raises
     ------
     ValueError
-        If there are no errors, shapes disagree, wavelengths decrease or are on another grid.
+        If there are no errors, shapes disagree, wavelengths decrease or are on another grid, or no
+        spectrum overlaps the grid it is to be resampled to.
+
+    Warns
+    -----
+    UserWarning
+        If some spectra lose all their pixels in resampling.
     """
-    shape = source.numbers(column, ndim=2).shape
-    wavelength = _wavelength(source, declared, shape)
+    given = source.numbers(column, ndim=2)
+    shape = given.shape
+    wavelength = _wavelength(source, declared, given)
     at_nm = declared.wavelength if wavelength is None else wavelength
     if wavelength is None and shape[1] != len(declared.wavelength):
         raise ValueError(
@@ -76,15 +85,41 @@ def read_spectrum(
                 f"{shape[1]} pixels, expected {describe_grid(declared)}; resample the spectra to "
                 "that grid, or allow it here (resample=True, omnisky --resample)"
             )
+        _check_overlap(at_nm, declared)
+        had = np.any(np.isfinite(flux) & np.isfinite(error), axis=1)
         flux, error = _resample(flux, error, at_nm, declared.wavelength)
+        _warn_lost(had, np.isfinite(flux) & np.isfinite(error), declared)
     good = np.isfinite(flux) & np.isfinite(error)
     return Spectrum.from_error(flux, error, declared.wavelength, mask=good)
 
 
-def _wavelength(
-    source: UserColumns, declared: Modality, shape: tuple[int, ...]
-) -> np.ndarray | None:
+def _check_overlap(found: np.ndarray, declared: Modality) -> None:
+    """Refuse to resample if the wavelengths of no spectrum overlap the grid."""
+    grid = declared.wavelength
+    first, last = found[..., 0] - _SAME_NM, found[..., -1] + _SAME_NM
+    if not np.any((first <= grid[-1]) & (last >= grid[0])):
+        raise ValueError(
+            f"{declared.name}: no spectrum overlaps its grid: wavelengths {found.min():g} to "
+            f"{found.max():g} nm, the grid is {grid[0]:g} to {grid[-1]:g} nm; is the unit nm? Set "
+            "the unit of the wavelength column (Angstrom, um), or convert to nm"
+        )
+
+
+def _warn_lost(had: np.ndarray, good: np.ndarray, declared: Modality) -> None:
+    """Say how many spectra, shape (object,), have no good pixel left, shape (object, pixel)."""
+    lost = had & ~good.any(1)
+    if lost.any():
+        warnings.warn(
+            f"{declared.name}: {lost.sum()} of {had.sum()} spectra have no good pixel on "
+            f"{describe_grid(declared)} and count as absent; the first is in row {lost.argmax()}. "
+            "Are their wavelengths right, and in nm?",
+            stacklevel=5,  # the caller of observations_from_table
+        )
+
+
+def _wavelength(source: UserColumns, declared: Modality, flux: np.ndarray) -> np.ndarray | None:
     """Return the wavelengths in nm, shape (pixel,) or (object, pixel); None if not given."""
+    pixels = flux.shape[1]
     purpose = f"{declared.name}_wavelength"
     column = source.find(purpose, purpose, "wavelength")
     if column is not None:
@@ -101,11 +136,16 @@ def _wavelength(
             raise ValueError(f"{column}: expected a list of numbers, found {given!r}") from error
         unit = getattr(given, "unit", None) or meta.get("wavelength_unit")
     values = values * _to_nm(unit, column)
-    if values.ndim == 0 or values.shape[-1] != shape[1]:
+    if values.ndim == 0 or values.shape[-1] != pixels:
         raise ValueError(
-            f"{column}: {values.shape[-1] if values.ndim else 'no'} wavelengths for {shape[1]} "
+            f"{column}: {values.shape[-1] if values.ndim else 'no'} wavelengths for {pixels} "
             f"pixels of {declared.name}; give one a pixel"
         )
+    if values.ndim == 2:
+        # An absent spectrum needs no wavelengths of its own.
+        absent = np.isnan(values).all(1) & np.isnan(flux).all(1)
+        if absent.any() and not absent.all():
+            values[absent] = values[~absent][0]
     return _increasing(values, column)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from omnisky.modalities.declaration import Kind, Modality, UnknownModalityError
 from omnisky.modalities.measurements import Coefficients, Image, Measurement, Scalar, Spectrum
 from omnisky.modalities.objects import SkyObjects
-from omnisky.modalities.observations import Observations
+from omnisky.modalities.observations import Observations, refuse_other
 from omnisky.modalities.surroundings import Catalog, SegmentationMap
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "SkyObjects",
     "Spectrum",
     "UnknownModalityError",
+    "refuse_other",
 ]

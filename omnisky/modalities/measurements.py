@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from omnisky.modalities.surroundings import Catalog, SegmentationMap
+from omnisky.modalities.surroundings import Catalog, SegmentationMap, refuse_units
 from omnisky.modalities.surroundings import rows_of as _rows
 
 __all__ = ["Coefficients", "Image", "Measurement", "Scalar", "Spectrum"]
@@ -100,6 +100,7 @@ class Spectrum:
 
     def __post_init__(self) -> None:
         _clean(self, "flux", ndim=2)
+        refuse_units("Spectrum", "wavelength", self.wavelength)
         wavelength = np.asarray(self.wavelength, dtype=np.float64)
         if wavelength.shape != self.flux.shape[1:]:
             raise ValueError(
@@ -125,6 +126,8 @@ class Spectrum:
         ValueError
             If an error of a good pixel is not positive and finite, naming the first such pixel.
         """
+        for name, given in (("flux", flux), ("error", error)):
+            refuse_units("Spectrum", name, given)
         if np.shape(flux) != np.shape(error):
             raise ValueError(f"flux has shape {np.shape(flux)} but error {np.shape(error)}")
         unmasked = ~(np.ma.getmaskarray(flux) | np.ma.getmaskarray(error))
@@ -204,6 +207,7 @@ class Image:
             )
         psf = _not_negative(self, "psf_fwhm_arcsec", self.flux.shape[:2])
         object.__setattr__(self, "psf_fwhm_arcsec", psf)
+        refuse_units("Image", "offset_pixels", self.offset_pixels)
         offset = np.zeros((len(self.flux), 2)) if self.offset_pixels is None else self.offset_pixels
         if np.shape(offset) != (len(self.flux), 2) or not np.isfinite(offset).all():
             raise ValueError(
@@ -271,6 +275,7 @@ Measurement: TypeAlias = _WithErrors | Catalog | SegmentationMap
 def _not_negative(measurement: Measurement, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return an optional array of widths as float32, checked; zeros without it."""
     array = getattr(measurement, name)
+    refuse_units(type(measurement).__name__, name, array)
     array = np.zeros(shape) if array is None else np.asarray(array)
     if array.shape != shape or not np.isfinite(array).all() or (array < 0).any():
         raise ValueError(
@@ -283,11 +288,8 @@ def _not_negative(measurement: Measurement, name: str, shape: tuple[int, ...]) -
 def _clean(measurement: _WithErrors, values: str, ndim: int) -> None:
     """Check and normalise the arrays of a measurement in place (it is frozen for everyone else)."""
     kind = type(measurement).__name__
-    if hasattr(getattr(measurement, values), "to_value"):
-        raise ValueError(
-            f"{kind}: {values} is a Quantity; give plain numbers in the modality's unit, for "
-            "example quantity.to_value('mag')"
-        )
+    for name in (values, "ivar"):
+        refuse_units(kind, name, getattr(measurement, name))
     given = np.ma.asarray(getattr(measurement, values))
     if given.ndim != ndim or given.dtype.kind not in "fiu":
         raise ValueError(

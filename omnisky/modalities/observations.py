@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 from omnisky.modalities.declaration import UnknownModalityError
 from omnisky.modalities.measurements import Coefficients, Image, Measurement, Scalar, Spectrum
 from omnisky.modalities.surroundings import Catalog, SegmentationMap
 
-__all__ = ["Observations"]
+__all__ = ["Observations", "refuse_other"]
 
 _KINDS = (Scalar, Spectrum, Image, Coefficients, Catalog, SegmentationMap)
 
@@ -107,3 +107,34 @@ class Observations(Mapping[str, Measurement]):
         for name in names:
             self[name]
         return Observations({k: m for k, m in self._measurements.items() if k not in names})
+
+
+def refuse_other(found: object, where: str, allowed: str = "Observations") -> NoReturn:
+    """Raise `TypeError`: say what was given in place of observations, and how to get there.
+
+    Parameters
+    ----------
+    found : object
+        What was given.
+    where : str
+        The door it was given at.
+    allowed : str
+        What may be given there.
+    """
+    # By attribute: neither tables nor data sets are known here.
+    if isinstance(found, _KINDS):
+        remedy = "name its modality: Observations({'gaia_g': scalar})"
+    elif hasattr(found, "observations"):
+        remedy = f"a {type(found).__name__} has .observations"
+    elif isinstance(found, Mapping):
+        remedy = "Observations(mapping) makes them of measurements by modality name"
+    elif hasattr(found, "colnames"):
+        remedy = "omnisky.observations_from_table(table) reads them"
+    elif hasattr(found, "columns"):
+        remedy = "omnisky.observations_from_table(Table.from_pandas(frame)) reads them"
+    else:
+        remedy = (
+            "make them of measurements by modality name, Observations({'gaia_g': Scalar(values)}), "
+            "or of a file, omnisky.observations_from_table(omnisky.read_table(path))"
+        )
+    raise TypeError(f"{where} takes {allowed}; found {type(found).__name__}: {remedy}")

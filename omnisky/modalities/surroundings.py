@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CATALOG_COLUMNS", "Catalog", "SegmentationMap", "rows_of"]
+__all__ = ["CATALOG_COLUMNS", "Catalog", "SegmentationMap", "refuse_units", "rows_of"]
 
 # What is known of each source, in the order of its tokens.
 CATALOG_COLUMNS = ("x", "y", "e1", "e2", "r")
@@ -21,6 +21,29 @@ def rows_of(array: np.ndarray, index: Any) -> np.ndarray:
     """Take rows; a single integer still gives a batch of one object."""
     rows = array[index]
     return rows[None] if isinstance(index, (int, np.integer)) else rows
+
+
+def refuse_units(kind: str, name: str, given: object) -> None:
+    """Refuse numbers that have a unit: it would be lost.
+
+    Parameters
+    ----------
+    kind, name : str
+        Class and attribute they are given for.
+    given : object
+        The numbers: an array, a Quantity, a column of a table.
+    """
+    # By attribute, so that a catalogue can be opened without astropy. A Quantity is refused also
+    # if it has no unit: NumPy does not see the mask that it may have.
+    unit = getattr(given, "unit", None)
+    quantity = hasattr(given, "to_value")
+    if quantity or (unit is not None and str(unit)):
+        how = "quantity.to_value(...)" if quantity else "column.quantity.to_value(...)"
+        raise ValueError(
+            f"{kind}: {name} is a {type(given).__name__} in {str(unit)!r}, and its unit would be "
+            "lost; give plain numbers in the modality's unit (wavelengths in nm), for example "
+            f"{how}, or read a whole table with omnisky.observations_from_table, which converts"
+        )
 
 
 @dataclass(frozen=True)
@@ -151,12 +174,8 @@ class SegmentationMap:
 def _numbers(measurement: Catalog | SegmentationMap, name: str, ndim: int) -> np.ndarray:
     """Return an array of numbers as floats, NaN where it is masked."""
     kind = type(measurement).__name__
+    refuse_units(kind, name, getattr(measurement, name))
     given = np.ma.asarray(getattr(measurement, name))
-    if hasattr(getattr(measurement, name), "to_value"):
-        raise ValueError(
-            f"{kind}: {name} is a Quantity; give plain numbers in the modality's unit, for example "
-            "quantity.to_value('arcsec')"
-        )
     if given.ndim != ndim or given.dtype.kind not in "fiu":
         raise ValueError(
             f"{kind}: {name} must be a {ndim}-d array of numbers, one row an object; found shape "

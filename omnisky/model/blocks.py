@@ -28,6 +28,7 @@ __all__ = [
     "check_compiler",
     "compiled",
     "norm",
+    "usable_device",
     "xavier",
 ]
 
@@ -64,6 +65,28 @@ def check_compiler(device: torch.device) -> None:
             f"torch.compile does not work here ({last[0]}): on {device.type} it needs {needs}. "
             "Install it, or do without compiling"
         ) from error
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return a device on which a number can be put.
+
+    Raises
+    ------
+    ValueError
+        If this machine, or this build of torch, has no such device.
+    """
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except Exception as error:  # whatever is amiss: torch has a class of its own for each
+        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        here += ["mps"] if torch.backends.mps.is_available() else []
+        why = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"cannot compute on {str(device)!r} ({why}); this machine has "
+            f"{', '.join(here)}. Choose one of them, or install torch for that device"
+        ) from error
+    return chosen
 
 
 class _Block(nn.Module):

@@ -9,6 +9,7 @@ learnable, and it needs a fraction of the parameters.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -25,12 +26,15 @@ __all__ = [
     "ModalityLogits",
     "TokenGroupWeights",
     "expected_values",
+    "has_values",
     "set_values",
 ]
 
 # Scale of the vectors of modalities, places and the mask in a new network.
 VECTOR_SCALE = 0.02
 _WAVES = 64
+# What ids mean may have been stored in single precision.
+_ROUNDING = 1e-5
 # What is said of one ordinal token that was asked for, see `_GroupLogits.expect`.
 ANSWER_NUMBERS = 3
 
@@ -198,10 +202,24 @@ def set_values(module: nn.Module, values: Tensor) -> None:
     values : Tensor, shape (ordinal token, id)
         Meaning of each id, in the modality's unit; groups of fewer ids read the first ones.
     """
+    for group, meaning in _by_group(module, values):
+        group.values.copy_(meaning)
+        group.refresh()
+
+
+def has_values(module: nn.Module, values: Tensor) -> bool:
+    """Return True if the ordinal groups were told these values, see `set_values`."""
+    return all(
+        torch.allclose(group.values, meaning.to(group.values), rtol=_ROUNDING, atol=_ROUNDING)
+        for group, meaning in _by_group(module, values)
+    )
+
+
+def _by_group(module: nn.Module, values: Tensor) -> Iterator[tuple[TokenGroupWeights, Tensor]]:
+    """Yield each ordinal group with its part of the values."""
     assert isinstance(module, (ModalityEmbedding, ModalityLogits))
     for group in module.groups:
         assert isinstance(group, TokenGroupWeights)
         if group.group.kind == "ordinal":
-            group.values.copy_(values[: group.group.n_tokens, : group.group.vocab_size])
+            yield group, values[: group.group.n_tokens, : group.group.vocab_size]
             values = values[group.group.n_tokens :]
-            group.refresh()

@@ -3,8 +3,10 @@
 The scheme of AION-1 (arXiv:2510.17960, section on masking): for the input pick one modality, take a
 random number of its tokens and fill the budget from the others; for the output, pick one modality
 to be asked for freely, the others by fractions drawn from a Beta distribution skewed to zero.
-Inputs and outputs never overlap. Our addition: a share of the objects hides the favoured modalities
-(labels) and is asked for all of them, since a label drawn like any other token is asked for rarely.
+Inputs and outputs never overlap. Ours, unless settings say otherwise: each object has a budget of
+its own for the input, drawn up to the whole one, and half of them show and hide whole modalities.
+A share of the objects may hide the favoured modalities (labels) and be asked for all of them, since
+a label drawn like any other token is asked for rarely.
 """
 
 from __future__ import annotations
@@ -34,6 +36,10 @@ class MaskingConfig:
         Most tokens visible, and most tokens asked for, an object.
     alpha, beta : float
         Parameters of the Beta distribution of target fractions.
+    fill : bool
+        Where single tokens are hidden: True fills the input budget as far as tokens go, as AION-1
+        does; False draws one up to it for each object, so that the model also meets objects with
+        few tokens.
     whole : float
         Probability that an object shows some modalities whole and hides the others whole, the
         situation met in use; otherwise single tokens are hidden.
@@ -50,6 +56,7 @@ class MaskingConfig:
     output_budget: int
     alpha: float = 0.1
     beta: float = 1.0
+    fill: bool = False
     whole: float = 0.5
     never_visible: tuple[str, ...] = ()
     favoured: tuple[str, ...] = ()
@@ -173,7 +180,10 @@ def _choose_inputs(
     of_first = first.float() @ member.float() > 0
     count = (allowed & of_first).sum(1, keepdim=True)
     wanted = (_uniform((len(allowed), 1), generator) * count).floor() + 1
+    # Drawn in any case, so that what is drawn next does not depend on it.
     budget = (_uniform((len(allowed), 1), generator) * config.input_budget).floor() + 1
+    if config.fill:
+        budget = torch.full_like(budget, config.input_budget)
     place = _ranks(random.masked_fill(~(allowed & of_first), 2))
     # Tier 0: the drawn tokens of the first modality; tier 1: all others; its rest stays hidden.
     tier = torch.where(of_first & (place < wanted), 0.0, 1.0)

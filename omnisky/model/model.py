@@ -3,88 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from importlib.resources import files
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from omnisky.codecs.codec import Codec
-from omnisky.codecs.loading import fetch, is_hub_id
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations
+from omnisky.model.agreement import check_codecs, check_values, tell_values
+from omnisky.model.blocks import usable_device
 from omnisky.model.compact import Stored, compact, restored
 from omnisky.model.config import ModelConfig
-from omnisky.model.embeddings import set_values
-from omnisky.model.packed import encode_packed
+from omnisky.model.embedding import Embedding, Pooling, embed_tokens
 from omnisky.model.training import new_network
 from omnisky.model.transformer import Transformer
+from omnisky.pretrained import is_released, pretrained_folder
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
 if TYPE_CHECKING:
     from omnisky.model.generation import Generation, Reading, SamplingOptions
 
-__all__ = ["Embedding", "Model", "pretrained_folder", "shipped", "tokenize"]
+__all__ = ["Embedding", "Model", "tokenize"]
 
 _KIND = "model"
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """Hold one vector an object, or one a token.
-
-    Parameters
-    ----------
-    vectors : array of float32, shape (object, dim) or (object, token, dim)
-        Mean of the encoder outputs over the tokens the object has, or the outputs themselves; 0
-        where there are none.
-    valid : array of bool, shape (object,) or (object, token)
-        False for objects without a single token, or for tokens an object lacks.
-    slices : mapping of str to slice
-        Where the tokens of each modality are; empty for one vector an object.
-    """
-
-    vectors: np.ndarray
-    valid: np.ndarray
-    slices: Mapping[str, slice] = field(default_factory=dict)
-
-
-def shipped() -> dict[str, Path]:
-    """Return the pretrained models inside the package, by name."""
-    root = Path(str(files("omnisky"))) / "pretrained"
-    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
-
-
-def pretrained_folder(name: str | os.PathLike, revision: str | None = None) -> Path:
-    """Return the folder of a pretrained model: a name that ships, a path, or a hub id.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is none of them, or the hub cannot be reached.
-    ValueError
-        If a revision is given for a folder.
-    """
-    known = shipped()
-    if str(name) in known:
-        return known[str(name)]
-    if isinstance(name, str) and is_hub_id(name) and not Path(name).exists():
-        return fetch(name, ["config.json", "*.safetensors", "codecs/*"], revision)
-    if revision is not None:
-        raise ValueError(f"revision={revision!r} is for hub ids; {name} is a folder")
-    if not Path(name).is_dir():
-        raise FileNotFoundError(
-            f"no pretrained model {str(name)!r}: it is neither a folder, nor a hub id "
-            f"organisation/name, nor one of those that ship with omnisky "
-            f"({', '.join(known) or 'none'})"
-        )
-    return Path(name)
 
 
 class Model:
@@ -100,16 +45,12 @@ class Model:
     Raises
     ------
     ValueError
-        If the tokenizer has a codec of a modality that the transformer does not know.
+        If the tokenizer has a codec of a modality that the transformer does not know, or one that
+        makes other tokens than it takes.
     """
 
     def __init__(self, network: Transformer, tokenizer: Tokenizer | None) -> None:
-        known = {name for m in network.config.modalities for name in (m.name, *m.also)}
-        if tokenizer is not None and (strange := sorted(set(tokenizer.codecs) - known)):
-            raise ValueError(
-                f"the tokenizer has codecs of {', '.join(strange)}, which the transformer does not "
-                f"know; it knows {', '.join(sorted(known))}"
-            )
+        check_codecs(network.config, tokenizer.codecs if tokenizer else {})
         self.network, self._tokenizer = network, tokenizer
 
     @property
@@ -137,7 +78,12 @@ class Model:
         return f"Model({size / 1e6:.2f} M parameters; {', '.join(self.network.names)})"
 
     @classmethod
-    def from_preset(cls, preset: str, tokenizer: Tokenizer | None = None) -> Model:
+    def from_preset(
+        cls,
+        preset: str,
+        tokenizer: Tokenizer | None = None,
+        layout: Literal["own", "aion"] = "own",
+    ) -> Model:
         """Return an untrained model of a named size.
 
         Under ``torch.device("meta")`` its weights take no memory; the training loop makes them
@@ -150,21 +96,28 @@ class Model:
         tokenizer : Tokenizer, optional
             Its modalities become the model's. Without it, the model has the 40 domains of AION-1,
             in its layout, and takes tokens only.
+        layout : {"own", "aion"}
+            "own" makes vectors from what ids mean and learns positions; "aion" is the released
+            network: a plain table a modality, fixed positions, desi_z and sdss_z as one.
 
         Raises
         ------
         ValueError
-            If the preset is unknown.
+            If preset or layout is unknown, or a codec does not fit AION-1's layout.
         """
-        if tokenizer is None:
-            from omnisky.model.aion import released_modalities
+        if layout not in ("own", "aion"):
+            raise ValueError(f"layout must be 'own' or 'aion'; found {layout!r}")
+        codecs = tokenizer.codecs if tokenizer else {}
+        if layout == "aion" or not codecs:
+            from omnisky.model.aion import released_layout, released_modalities
 
-            config = ModelConfig.preset(preset, released_modalities())
-            return cls(new_network(replace(config, positions="fixed")), None)
-        config = ModelConfig.preset(preset).with_codecs(tokenizer.codecs)
+            listed = released_layout(codecs) if codecs else released_modalities()
+            config = ModelConfig.preset(preset, listed)
+            return cls(new_network(replace(config, positions="fixed")), tokenizer)
+        config = ModelConfig.preset(preset).with_codecs(codecs)
         model = cls(new_network(config), tokenizer)
         with torch.device("cpu"):
-            model._tell_values(tokenizer.codecs)
+            tell_values(model.network, codecs)
         return model
 
     @classmethod
@@ -180,7 +133,8 @@ class Model:
         Parameters
         ----------
         name : str or path
-            A name that ships, a folder (ours or AION-1's), or a hub id ``organisation/name``.
+            A name that ships, a folder (ours or AION-1's), or a hub id ``organisation/name``, which
+            may say its revision: ``organisation/name@revision``.
         revision : str, optional
             Commit, tag or branch of a hub id.
         compat : {"aion-0.0.2"}, optional
@@ -192,8 +146,10 @@ class Model:
             If there is no such model or a file is missing.
         CheckpointError
             If a file is damaged, pickled, of another version, or parts do not fit together.
+        ValueError
+            If a revision is given for what is not on the hub, or `compat` for what is not AION-1's.
         """
-        from omnisky.model.aion import is_released, read_released, released_tokenizer
+        from omnisky.model.aion import read_released, released_tokenizer
 
         folder = pretrained_folder(name, revision)
         if is_released(folder):
@@ -201,19 +157,28 @@ class Model:
         if compat is not None:
             raise ValueError(f"compat={compat!r} is for AION-1's checkpoints; {folder} is none")
         config, tensors = read_folder(folder, _KIND)
-        tokenizer = Tokenizer.from_pretrained(folder / "codecs")
+        codecs = None
+        if config.pop("codecs", True):
+            codecs = Tokenizer.from_pretrained(folder / "codecs")
         try:
             network = Transformer(ModelConfig.from_dict(config))
             network.load_state_dict(restored(tensors))
             known = {name for m in network.config.modalities for name in (m.name, *m.also)}
-            return cls(network.eval(), tokenizer.limited_to(known))
+            model = cls(network.eval(), codecs.limited_to(known) if codecs else None)
+            check_values(network, model.codecs)
+            return model
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
 
     def save_pretrained(
-        self, folder: str | os.PathLike, *, card: str = "", stored: Stored = "float32"
+        self,
+        folder: str | os.PathLike,
+        *,
+        card: str = "",
+        stored: Stored = "float32",
+        layout: Literal["own", "aion"] = "own",
     ) -> Path:
-        """Write ``config.json``, ``model.safetensors``, ``codecs/`` and a model card.
+        """Write ``config.json``, ``model.safetensors``, ``codecs/`` if there are, and a model card.
 
         Parameters
         ----------
@@ -223,15 +188,36 @@ class Model:
             Text of ``README.md``.
         stored : {"float32", "float16", "int8"}
             How the transformer's weights are stored, see `omnisky.model.compact`.
+        layout : {"own", "aion"}
+            "aion" writes the transformer as AION-1's own code reads it, in float32, if it has that
+            layout; codecs beside it are omnisky's.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder exists.
+        ValueError
+            If the model cannot be written so.
         """
-        tensors = compact(self.network.state_dict(), stored)
 
         def extra(work: Path) -> None:
-            self.tokenizer.save_pretrained(work / "codecs")
+            if self._tokenizer is not None:
+                self._tokenizer.save_pretrained(work / "codecs")
             if card:
                 (work / "README.md").write_text(card)
 
-        return write_folder(folder, _KIND, self.config.to_dict(), tensors, extra=extra)
+        if layout not in ("own", "aion") or (layout == "aion" and stored != "float32"):
+            raise ValueError(
+                "layout is 'own', or 'aion' with stored='float32'; found "
+                f"{layout!r} with stored={stored!r}"
+            )
+        if layout == "aion":
+            from omnisky.model.aion import write_released
+
+            return write_released(self.network, folder, extra=extra)
+        tensors = compact(self.network.state_dict(), stored)
+        config = {**self.config.to_dict(), "codecs": bool(self.codecs)}
+        return write_folder(folder, _KIND, config, tensors, extra=extra)
 
     def extended(self, tokenizer: Tokenizer) -> Model:
         """Return this model with the modalities of a larger tokenizer appended, ids kept.
@@ -242,7 +228,7 @@ class Model:
         Raises
         ------
         ValueError
-            If the tokenizer lacks a codec that this model has.
+            If the tokenizer lacks a codec that this model has, or has another in its place.
         """
         lacking = [name for name in self.codecs if name not in tokenizer.codecs]
         if lacking:
@@ -250,16 +236,10 @@ class Model:
         network = Transformer(self.config.with_codecs(tokenizer.codecs))
         network.load_state_dict(self.network.state_dict(), strict=False)
         model = Model(network, tokenizer)
-        new = {n: c for n, c in tokenizer.codecs.items() if n not in self.network.names}
-        model._tell_values(new)
+        appended = network.names[len(self.network.names) :]
+        check_values(network, {n: c for n, c in tokenizer.codecs.items() if n not in appended})
+        tell_values(network, {n: c for n, c in tokenizer.codecs.items() if n in appended})
         return model
-
-    def _tell_values(self, codecs: dict[str, Codec]) -> None:
-        for name, codec in codecs.items():
-            values = codec.values()
-            if values is not None:
-                set_values(self.network.embeddings[name], values)
-                set_values(self.network.logits[name], values)
 
     def cast(self, precision: Literal["float32", "bfloat16"]) -> Model:
         """Compute in another number format from now on; returns itself.
@@ -270,6 +250,17 @@ class Model:
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16'; found {precision!r}")
         self.network.cast(getattr(torch, precision))
+        return self
+
+    def to(self, device: str | torch.device) -> Model:
+        """Compute on another device from now on; returns itself. Tokens may stay where they are.
+
+        Raises
+        ------
+        ValueError
+            If this machine has no such device.
+        """
+        self.network.to(usable_device(device))
         return self
 
     def compile(self) -> Model:
@@ -294,11 +285,10 @@ class Model:
         """Return tokens as they are, observations tokenised."""
         return given if isinstance(given, Tokens) else self.tokenize(given)
 
-    @torch.no_grad()
     def embed(
         self,
         given: Tokens | Observations,
-        pooling: Literal["mean", "none"] = "mean",
+        pooling: Pooling = "mean",
         batch_size: int = 512,
     ) -> Embedding:
         """Return the mean encoder output over all tokens an object has, or every token's.
@@ -313,37 +303,16 @@ class Model:
         pooling : {"mean", "none"}
             One vector an object, or one a token.
         batch_size : int
-            Objects at a time.
+            Most objects at a time; they are fewer where objects have many tokens.
 
         Raises
         ------
         UnknownModalityError
             If the model does not know a modality.
+        ValueError
+            If there are no objects, or pooling or batch size are not possible.
         """
-        if pooling not in ("mean", "none"):
-            raise ValueError(f"pooling must be 'mean' or 'none'; found {pooling!r}")
-        tokens = self.as_tokens(given)
-        pool = self._mean if pooling == "mean" else self.network.encode
-        if self.config.compat:
-            pool = partial(self._as_released, pooling)
-        vectors, valid = [], []
-        for start in range(0, len(tokens), batch_size):
-            x, mask = pool(tokens[slice(start, start + batch_size)])
-            vectors.append(x.float().cpu())
-            valid.append(mask.cpu())
-        slices = {} if pooling == "mean" or self.config.compat else self.network.slices(tokens)
-        return Embedding(torch.cat(vectors).numpy(), torch.cat(valid).numpy(), slices)
-
-    def _mean(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        ids, visible = self.network.select_given(tokens)
-        return encode_packed(self.network, ids, visible).mean(len(tokens))
-
-    def _as_released(self, pooling: str, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        from omnisky.model.aion import released_context
-
-        x = released_context(self.network, tokens)
-        x = x.mean(1) if pooling == "mean" else x
-        return x, torch.ones(x.shape[:-1], dtype=torch.bool)
+        return embed_tokens(self.network, self.as_tokens(given), pooling, batch_size)
 
     def read(self, given: Tokens | Observations) -> Reading:
         """Read objects once; `omnisky.model.generation.Reading.generate` asks for targets."""
@@ -387,11 +356,15 @@ def tokenize(observations: Observations, base: str | os.PathLike = "nano") -> To
     observations : Observations
         Any subset of the modalities the codecs know; objects may miss any of them.
     base : str or path
-        Pretrained model whose codecs to use.
+        Pretrained model whose codecs to use: a name that ships, a folder or a hub id.
 
     Returns
     -------
     Tokens
         Ids and masks by modality.
     """
-    return Tokenizer.from_pretrained(pretrained_folder(base) / "codecs").encode(observations)
+    from omnisky.model.aion import released_tokenizer
+
+    folder = pretrained_folder(base)
+    tokenizer = released_tokenizer(folder) if is_released(folder) else None
+    return (tokenizer or Tokenizer.from_pretrained(folder / "codecs")).encode(observations)

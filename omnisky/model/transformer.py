@@ -94,6 +94,8 @@ class Transformer(Trainable):
     slot_modality: Tensor
     slot_position: Tensor
     fixed_positions: Tensor
+    # Of a checkpoint of AION-1, for writing one; see `omnisky.model.aion`.
+    released_drawing: Tensor | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -11,7 +11,8 @@ from omnisky.train.config import TrainConfig
 from omnisky.train.recipe import read_recipe, write_json
 
 if TYPE_CHECKING:
-    from omnisky.train.loop import Objective, train
+    from omnisky.train.loop import train
+    from omnisky.train.step import Objective
 
 __all__ = ["Objective", "TrainConfig", "read_recipe", "train", "write_json"]
 

@@ -41,6 +41,7 @@ __all__ = [
     "Checkpoint",
     "DamagedCheckpointError",
     "clean",
+    "folder_of",
     "latest",
     "load",
     "save",
@@ -87,6 +88,11 @@ class Checkpoint:
         return any(isinstance(tensor, DTensor) for tensor in self.model.values())
 
 
+def folder_of(out: Path, step: int) -> Path:
+    """Return the folder of a step's checkpoint, there or not."""
+    return out / "checkpoints" / f"step-{step:08d}"
+
+
 def save(
     checkpoint: Checkpoint, out: Path, *, keep: int, processes: Processes | None = None
 ) -> Path:
@@ -106,7 +112,7 @@ def save(
     Returns
     -------
     Path
-        The folder written.
+        `folder_of` the step.
 
     Raises
     ------
@@ -114,8 +120,8 @@ def save(
         In all processes, if it cannot be written, for example on a full disk; earlier checkpoints
         are untouched.
     """
-    folder = out / "checkpoints"
-    final = folder / f"step-{checkpoint.step:08d}"
+    final = folder_of(out, checkpoint.step)
+    folder = final.parent
     temporary = folder / f"{_WRITING}{final.name}"
     is_main = processes is None or processes.is_main
 
@@ -235,12 +241,8 @@ def _flush_folder(folder: Path) -> None:
 
 def _folders(out: Path) -> list[tuple[int, Path]]:
     """Return (step, folder) of all checkpoints by name, newest first."""
-    found = []
-    for path in (out / "checkpoints").glob("step-*"):
-        match = _FOLDER.fullmatch(path.name)
-        if match:
-            found.append((int(match[1]), path))
-    return sorted(found, reverse=True)
+    there = ((_FOLDER.fullmatch(p.name), p) for p in (out / "checkpoints").glob("step-*"))
+    return sorted(((int(match[1]), path) for match, path in there if match), reverse=True)
 
 
 def latest(out: Path) -> Checkpoint | None:

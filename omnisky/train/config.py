@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
-__all__ = ["OptimizerName", "Precision", "ScheduleName", "Sharding", "TrainConfig"]
+__all__ = [
+    "FREE",
+    "STEERING",
+    "OptimizerName",
+    "Precision",
+    "ScheduleName",
+    "Sharding",
+    "TrainConfig",
+    "changes",
+]
 
 Precision = Literal["fp32", "bf16"]
 OptimizerName = Literal["adamw", "adam", "muon"]
 ScheduleName = Literal["cosine", "constant"]
 Sharding = Literal["none", "fsdp2"]
+
+# How long, how often, and what lies where: not what is computed.
+FREE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"} | {
+    "activation_checkpointing",
+    "compile",
+    "sharding",
+}
+# How far each step goes. A run that stopped at numbers that are not finite has no other way on.
+STEERING = {"clip_norm", "learning_rate", "warmup_steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,3 +169,28 @@ class TrainConfig:
         if not good or (math.isinf(value) and not allow_infinity):
             left, right = "(" if open_low else "[", ")" if open_high or math.isinf(high) else "]"
             raise ValueError(f"{name} must lie in {left}{low:g}, {high:g}{right}; found {value}")
+
+
+def changes(before: Mapping[str, Any], now: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Return what differs from the settings a run had before, except what is free to.
+
+    Parameters
+    ----------
+    before : mapping
+        Settings of the run, as a checkpoint keeps them. What an earlier omnisky could not be told,
+        it did as the defaults say.
+    now : TrainConfig
+        Settings it shall go on with.
+
+    Returns
+    -------
+    dict of str to (value, value)
+        Before and now, by setting, sorted.
+    """
+    earlier = {f.name: f.default for f in fields(now)} | dict(before)
+    here = asdict(now)
+    return {
+        name: (earlier.get(name), here.get(name))
+        for name in sorted(here.keys() | earlier.keys())
+        if name not in FREE and here.get(name) != earlier.get(name)
+    }

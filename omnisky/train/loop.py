@@ -8,20 +8,21 @@ restored; the order of objects, all random numbers and the learning rate follow 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
-from collections.abc import Mapping
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from omnisky.codecs.figures import usage_figures
 from omnisky.storage import CheckpointError
 from omnisky.train import checkpoint as checkpoints
 from omnisky.train.checkpoint import Checkpoint
-from omnisky.train.config import TrainConfig
+from omnisky.train.config import FREE, STEERING, TrainConfig, changes
 from omnisky.train.log import Averages, ProgressBar, RunLog
 from omnisky.train.optim import (
     MovingAverage,
@@ -34,96 +35,9 @@ from omnisky.train.parallel import Processes, join_processes, place, tell, untel
 from omnisky.train.sampler import EpochSampler, MixtureSampler, preserve_random_state
 from omnisky.train.sharding import local_part
 from omnisky.train.speed import Speed
-from omnisky.train.step import Step
+from omnisky.train.step import CodeObjective, MixedObjective, Objective, Step
 
-__all__ = ["CodeObjective", "MixedObjective", "Objective", "train"]
-
-# How long, how often, and what lies where: not what is computed.
-_MAY_CHANGE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"} | {
-    "activation_checkpointing",
-    "compile",
-    "sharding",
-}
-
-
-@runtime_checkable
-class Objective(Protocol):
-    """What the loop needs to know of a task: a module, its data and its loss.
-
-    Attributes
-    ----------
-    module : nn.Module
-        What is trained. The loop moves it to the device, in place; in the end it is whole and
-        trained in the main process, which is the only one sure to have it.
-    n_examples : int
-        Number of objects to train on.
-    fingerprint : str
-        sha256 of the data and of whatever else must agree when a run is resumed.
-    """
-
-    @property
-    def module(self) -> nn.Module: ...
-
-    @property
-    def n_examples(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def loss(
-        self, module: nn.Module, indices: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Return the mean loss over some objects, and metrics to log.
-
-        Parameters
-        ----------
-        module : nn.Module
-            The module to call: the objective's own, or the same wrapped for several processes.
-        indices : LongTensor, shape (object,)
-            Which objects, on the CPU.
-        generator : torch.Generator
-            Source of everything random in this step, on the CPU.
-
-        Returns
-        -------
-        loss : Tensor
-            A mean over the objects, so that dividing a batch changes nothing.
-        metrics : mapping
-            To be averaged. ``tokens`` and ``flops`` (of these objects, forward and backward) are
-            logged as tokens a second and as a share of what the machine can do.
-        """
-        ...
-
-    def evaluate(self) -> dict[str, float]:
-        """Return metrics on held-out objects; empty if there is nothing to say.
-
-        Where weights are divided, all processes evaluate together: the module must be called as a
-        whole, and equally often in each.
-        """
-        ...
-
-
-@runtime_checkable
-class MixedObjective(Objective, Protocol):
-    """An objective with objects of several sources.
-
-    Attributes
-    ----------
-    mixture : list of (int, float)
-        Number of objects and weight of each source. Objects are numbered through the sources.
-    """
-
-    @property
-    def mixture(self) -> list[tuple[int, float]]: ...
-
-
-@runtime_checkable
-class CodeObjective(Objective, Protocol):
-    """An objective whose module chooses codes."""
-
-    def take_usage(self) -> Tensor:
-        """Return how often each code was chosen since the last call, LongTensor (code,)."""
-        ...
+__all__ = ["train"]
 
 
 def train(
@@ -164,11 +78,16 @@ def train(
         If `out` holds a run of other data or another configuration, or a batch cannot be divided.
     FloatingPointError
         If the loss or its gradient stops being finite: which step, process and objects. The step
-        is not taken, and earlier checkpoints are kept.
+        is not taken, and what there was before it is kept in a checkpoint, beside earlier ones.
     OSError
         If a checkpoint cannot be written; earlier ones are kept.
     CheckpointError
         If all checkpoints are damaged, or processes do not see the same ones.
+
+    Warns
+    -----
+    UserWarning
+        If a run goes on with another learning_rate, clip_norm or warmup_steps.
     """
     out = Path(out)
     with join_processes(device) as processes, preserve_random_state():
@@ -186,6 +105,9 @@ def train(
         bar = ProgressBar(config.steps, run.step, enabled=progress and processes.is_main)
         try:
             run.go(out, log, bar)
+        except FloatingPointError:
+            run.unwrap()
+            raise
         finally:
             bar.close()
             if log is not None:
@@ -210,39 +132,78 @@ class _Run:
         self.average = MovingAverage(self.module, config.ema) if config.ema else None
         self.taker = Step(objective, self.wrapped, self.optimizer, config, processes)
         self.speed = Speed(config, processes)
-        self.step = 0
+        self.averages = Averages()
+        # What a checkpoint holds of the module; more than weights may change in a forward pass.
+        self.held = set(self.module.state_dict())
+        # Steps done, those of the newest checkpoint, and those of the last report with its time.
+        self.step, self.kept, self.told = 0, 0, (0, 0.0)
         self.metrics: dict[str, float] = {}
 
     def go(self, out: Path, log: RunLog | None, bar: ProgressBar) -> None:
         """Train to the end; log and save on the way."""
-        config, averages = self.config, Averages()
+        config = self.config
         self.wrapped.train()
-        began, first = time.monotonic(), self.step
+        self.told = self.step, time.monotonic()
         while self.step < config.steps:
-            self._advance(averages)
+            if problem := self._advance():
+                raise FloatingPointError(f"{problem} {self._rescue(out, log)}")
             saves = self.step % config.checkpoint_every == 0 or self.step == config.steps
             # A line at every checkpoint, so that no average spans one and resuming loses none.
             if saves or self.step % config.log_every == 0:
-                seconds, count = time.monotonic() - began, self.step - first
-                self.metrics = self._report(averages, count, seconds)
+                self.metrics = self._report()
                 if saves:
                     self.metrics |= self._evaluate()
                 if log is not None:
                     log.write(self.step, self.metrics)
                 if saves:
-                    self._save(out)
-                began, first = time.monotonic(), self.step
+                    self._save(out, config.keep_checkpoints)
+                self.told = self.step, time.monotonic()
             bar.update(self.step, self.metrics.get("loss"))
 
-    def _advance(self, averages: Averages) -> None:
-        self.taker.take(self.step, self.sampler.next_batch(), averages)
+    def _advance(self) -> str:
+        """Take a step, or say why it was not taken and be as before it."""
+        position = self.sampler.state_dict()
+        buffers = {n: b.clone() for n, b in self.module.named_buffers() if n in self.held}
+        problem = self.taker.take(self.step, self.sampler.next_batch(), self.averages)
+        if problem:
+            self.sampler.load_state_dict(position)
+            for name, buffer in self.module.named_buffers():
+                if name in buffers:
+                    buffer.copy_(buffers[name])
+            return problem
         self.schedule.step()
         self.step += 1
         if self.average is not None:
             self.average.update(self.step)
+        return ""
 
-    def _report(self, averages: Averages, steps: int, seconds: float) -> dict[str, float]:
-        means = Averages.merge(self.processes.gather(averages.take()))
+    def _rescue(self, out: Path, log: RunLog | None) -> str:
+        """Keep what there was before a step that was not taken, and say where."""
+        if not self.step:
+            return "No step was taken before it, so that nothing is lost."
+        if self.kept < self.step:
+            good = all(bool(torch.isfinite(_own(p)).all()) for p in self.module.parameters())
+            if self.processes.any(not good):
+                return "Weights were not finite before it; earlier checkpoints are kept."
+            if self.told[0] < self.step:
+                self.metrics = self._report()
+            try:
+                # What spoilt this step may have begun earlier: no earlier one is removed.
+                self._save(out, keep=sys.maxsize)
+            except OSError as error:
+                return f"What there was before it is lost: {error.strerror}"
+            if log is not None and self.told[0] < self.step:
+                log.write(self.step, self.metrics)
+        return (
+            f"What there was before it is kept in {checkpoints.folder_of(out, self.step)}, where "
+            "the same run goes on. If it stops in the same step, whatever is set, weights were "
+            "spoilt before: remove that folder to go on from the checkpoint before it, or train "
+            "in another folder"
+        )
+
+    def _report(self) -> dict[str, float]:
+        steps, seconds = self.step - self.told[0], time.monotonic() - self.told[1]
+        means = Averages.merge(self.processes.gather(self.averages.take()))
         rates = self.speed.rates(means, steps, seconds)
         if isinstance(self.objective, CodeObjective):
             counts = self.processes.gather(self.objective.take_usage())
@@ -260,7 +221,7 @@ class _Run:
         self.wrapped.train()
         return {f"evaluation/{name}": float(value) for name, value in found.items()}
 
-    def _save(self, out: Path) -> None:
+    def _save(self, out: Path, keep: int) -> None:
         state = {
             "config": dataclasses.asdict(self.config),
             "fingerprint": self.objective.fingerprint,
@@ -276,8 +237,8 @@ class _Run:
             average=self.average.state_dict() if self.average else {},
             state=state,
         )
-        keep = self.config.keep_checkpoints
         checkpoints.save(saved, out, keep=keep, processes=self.processes)
+        self.kept = self.step
 
     def finish(self) -> None:
         """Leave the weights in the module that were evaluated, whole in the main process."""
@@ -286,7 +247,10 @@ class _Run:
         if self.shards is not None:
             self.shards.gather(keep=self.processes.is_main, device=self.processes.device)
         untell(self.module)
-        # The wrapping must not outlive the processes' connection: see `Processes.gather`.
+        self.unwrap()
+
+    def unwrap(self) -> None:
+        """Let go of the wrapping, which must not outlive the connection: see `Processes.gather`."""
         del self.wrapped, self.taker
 
     def restore(self, found: Checkpoint, out: Path) -> None:
@@ -308,7 +272,8 @@ class _Run:
         if self.average is not None:
             self.average.load_state_dict(found.average)
         self.sampler.load_state_dict(found.state["sampler"])
-        self.step, self.metrics = found.step, found.state["metrics"]
+        self.step = self.kept = found.step
+        self.metrics = found.state["metrics"]
         self.schedule = build_schedule(self.optimizer, self.config, self.step)
 
     def _check_same_run(self, found: Checkpoint, out: Path) -> None:
@@ -318,23 +283,27 @@ class _Run:
                 f"its fingerprint is {found.state['fingerprint']!r}, that of this objective "
                 f"{self.objective.fingerprint!r}. {_REMEDY}"
             )
-        # What an earlier omnisky could not be told, it did as the defaults say.
-        defaults = {f.name: f.default for f in dataclasses.fields(self.config)}
-        now, before = dataclasses.asdict(self.config), defaults | found.state["config"]
-        changed = [
-            f"{name} {before.get(name)!r} there, {now.get(name)!r} here"
-            for name in sorted(now.keys() | before.keys())
-            if name not in _MAY_CHANGE and now.get(name) != before.get(name)
+        changed = changes(found.state["config"], self.config)
+        refused = [
+            f"{name} {before!r} there, {now!r} here"
+            for name, (before, now) in changed.items()
+            if name not in STEERING
         ]
-        if changed:
+        if refused:
             raise ValueError(
-                f"the run in {out} has another configuration: {'; '.join(changed)}. Only "
-                f"{', '.join(sorted(_MAY_CHANGE))} may change when a run goes on. {_REMEDY}"
+                f"the run in {out} has another configuration: {'; '.join(refused)}. Only "
+                f"{', '.join(sorted(FREE | STEERING))} may change when a run goes on. {_REMEDY}"
             )
         if found.step > self.config.steps:
             raise ValueError(
                 f"the run in {out} is at step {found.step} already; steps is {self.config.steps}. "
                 f"{_REMEDY}"
+            )
+        if changed and self.processes.is_main:
+            told = [f"{name} {now!r} instead of {was!r}" for name, (was, now) in changed.items()]
+            warnings.warn(
+                f"the run in {out} goes on from step {found.step} with {', '.join(told)}",
+                stacklevel=2,
             )
 
 
@@ -342,6 +311,11 @@ _REMEDY = (
     "Train in another folder, or pass resume=False, which sets the earlier run aside and starts "
     "anew"
 )
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return what this process has of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _check_same_folder(found: Checkpoint | None, out: Path, processes: Processes) -> None:

@@ -8,6 +8,7 @@ gradients and moments are divided among the processes (`omnisky.train.sharding`)
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from omnisky.model.blocks import usable_device
 from omnisky.train.config import Sharding, TrainConfig
 from omnisky.train.sharding import Shards, broadcast_from_main
 
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_CUDA = re.compile(r"cuda(:\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +108,8 @@ def join_processes(device: str | torch.device | None = None) -> Iterator[Process
     Raises
     ------
     ValueError
-        If there are more processes on this machine than CUDA devices.
+        If this machine or this torch has no such device, or there are more processes on it than
+        CUDA devices.
     """
     world_size = launched_processes()
     chosen = _device(device)
@@ -128,9 +132,10 @@ def join_processes(device: str | torch.device | None = None) -> Iterator[Process
 def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not _CUDA.fullmatch(str(device)):
+        return usable_device(device)
+    # Which of them is this process's is settled before anything is put on one.
     chosen = torch.device(device)
-    if chosen.type != "cuda":
-        return chosen
     if chosen.index is None:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if chosen.index >= torch.cuda.device_count():

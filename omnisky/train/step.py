@@ -1,14 +1,14 @@
-"""What is one step? Micro-batches forward and backward, a clipped gradient, moved weights.
+"""What is one step? Micro-batches of an objective, a clipped gradient, moved weights.
 
-A step that does not give finite numbers is not taken: it says which objects it was about, and the
-weights stay what they were.
+A step that does not give finite numbers is not taken: it says which objects it was about, and
+weights and metrics stay what they were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,99 @@ from omnisky.train.log import Averages
 from omnisky.train.parallel import Processes
 from omnisky.train.sampler import seed_all, step_generator
 
-if TYPE_CHECKING:
-    from omnisky.train.loop import Objective
+__all__ = ["CodeObjective", "DescribedObjective", "MixedObjective", "Objective", "Step"]
 
-__all__ = ["Step"]
+# Objects named in a message, and those of them that are described.
+_SHOWN, _DESCRIBED = 50, 5
 
-# Objects named in a message.
-_SHOWN = 50
+
+@runtime_checkable
+class Objective(Protocol):
+    """What the loop needs to know of a task: a module, its data and its loss.
+
+    Attributes
+    ----------
+    module : nn.Module
+        What is trained. The loop moves it to the device, in place; in the end it is whole and
+        trained in the main process, which is the only one sure to have it.
+    n_examples : int
+        Number of objects to train on.
+    fingerprint : str
+        sha256 of the data and of whatever else must agree when a run is resumed.
+    """
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def n_examples(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def loss(
+        self, module: nn.Module, indices: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Return the mean loss over some objects, and metrics to log.
+
+        Parameters
+        ----------
+        module : nn.Module
+            The module to call: the objective's own, or the same wrapped for several processes.
+        indices : LongTensor, shape (object,)
+            Which objects, on the CPU.
+        generator : torch.Generator
+            Source of everything random in this step, on the CPU.
+
+        Returns
+        -------
+        loss : Tensor
+            A mean over the objects, so that dividing a batch changes nothing.
+        metrics : mapping
+            To be averaged. ``tokens`` and ``flops`` (of these objects, forward and backward) are
+            logged as tokens a second and as a share of what the machine can do.
+        """
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Return metrics on held-out objects; empty if there is nothing to say.
+
+        Where weights are divided, all processes evaluate together: the module must be called as a
+        whole, and equally often in each.
+        """
+        ...
+
+
+@runtime_checkable
+class MixedObjective(Objective, Protocol):
+    """An objective with objects of several sources.
+
+    Attributes
+    ----------
+    mixture : list of (int, float)
+        Number of objects and weight of each source. Objects are numbered through the sources.
+    """
+
+    @property
+    def mixture(self) -> list[tuple[int, float]]: ...
+
+
+@runtime_checkable
+class CodeObjective(Objective, Protocol):
+    """An objective whose module chooses codes."""
+
+    def take_usage(self) -> Tensor:
+        """Return how often each code was chosen since the last call, LongTensor (code,)."""
+        ...
+
+
+@runtime_checkable
+class DescribedObjective(Objective, Protocol):
+    """An objective that can say what an object is, for messages."""
+
+    def describe(self, index: int) -> str:
+        """Return in a few words where the object of an index is found."""
+        ...
 
 
 class Step:
@@ -57,8 +143,8 @@ class Step:
         self.objective, self.wrapped, self.optimizer = objective, wrapped, optimizer
         self.config, self.processes = config, processes
 
-    def take(self, step: int, indices: Tensor, averages: Averages) -> None:
-        """Take one step and count its metrics.
+    def take(self, step: int, indices: Tensor, averages: Averages) -> str:
+        """Take one step and count its metrics, or say in all processes why it was not taken.
 
         Parameters
         ----------
@@ -69,17 +155,18 @@ class Step:
         averages : Averages
             Where to count.
 
-        Raises
-        ------
-        FloatingPointError
-            In all processes, if the loss or the gradient of any of them is not finite.
+        Returns
+        -------
+        str
+            Empty, unless the loss or the gradient of a process is not finite: then what was met,
+            in which objects.
         """
         generator = self._generator(step)
         self.optimizer.zero_grad(set_to_none=True)
         # In strides: objects of several sources lie source by source.
         count = self.config.accumulate
         parts = [indices[first::count] for first in range(count)]
-        losses = []
+        losses, counted = [], []
         for number, part in enumerate(parts, 1):
             # Gradients of several processes are averaged once, with the last micro-batch. Where
             # they are divided, each time: whole ones of all weights would have to be kept.
@@ -89,13 +176,15 @@ class Step:
                 # Exact for one micro-batch.
                 (loss / count).backward()
             losses.append(loss.detach())
-            averages.add({"loss": losses[-1].double(), **metrics})
+            counted.append({"loss": losses[-1].double(), **metrics})
         norm = self._clip()
         finite = torch.isfinite(torch.stack([*losses, norm.to(losses[0])])).all()
         if self.processes.any(not finite):
-            raise FloatingPointError(self._explanation(step, parts, losses, norm))
-        averages.add({"gradient_norm": norm})
+            return self._explanation(step, parts, losses, norm)
+        for one in (*counted, {"gradient_norm": norm}):
+            averages.add(one)
         self.optimizer.step()
+        return ""
 
     def _generator(self, step: int) -> torch.Generator:
         """Return the step's generator, after seeding the global ones alike."""
@@ -120,18 +209,39 @@ class Step:
         bad = [n for n, loss in enumerate(losses) if not bool(torch.isfinite(loss))]
         number = bad[0] if bad else 0
         alone = self._not_finite_alone(step, parts[number])
-        place = f"micro-batch {number + 1} of {len(parts)}"
-        found = (bool(bad), place, float(losses[number]), parts[number].tolist(), alone)
-        told = [_account(rank, *one) for rank, one in enumerate(self.processes.gather(found))]
-        said = [account for account in told if account]
+        found = f"micro-batch {number + 1} of {len(parts)}: loss {float(losses[number])}, "
+        if alone:
+            which = f"{self._listed(alone)} of {len(parts[number])}"
+            found += f"not finite by themselves are objects {which}"
+        elif bad:
+            found += f"no object is so by itself; there are objects {self._listed(parts[number])}"
+        else:
+            found = ""
+        said = self._by_process(found)
         if not said:
-            said = [f"all losses are finite, the length of the gradient is {float(norm)}"]
+            objects = self._by_process(f"objects {self._listed(torch.cat(parts))}")
+            length = f"all losses are finite, the length of the gradient is {float(norm)}"
+            said = f"{length}; {objects}"
         return (
-            f"the loss or its gradient is not finite in step {step + 1}: {'; '.join(said)}. "
-            "The step was not taken and earlier checkpoints are kept. Look for NaN in those "
-            "objects (numbered as the objective does); else lower learning_rate or clip_norm, or "
-            "lengthen warmup_steps"
+            f"the loss or its gradient is not finite in step {step + 1}: {said}. The step was not "
+            "taken. Look for NaN in those objects; else lower learning_rate or clip_norm, or "
+            "lengthen warmup_steps, as a run that goes on may."
         )
+
+    def _by_process(self, text: str) -> str:
+        """Return, in all processes, what each of them has to say."""
+        told = enumerate(self.processes.gather(text))
+        return "; ".join(f"process {rank}, {one}" for rank, one in told if one)
+
+    def _listed(self, indices: Iterable[int] | Tensor) -> str:
+        """Return the numbers of some objects, what the first are in words."""
+        numbers = [int(index) for index in indices]
+        words = list(map(str, numbers[:_SHOWN]))
+        if isinstance(self.objective, DescribedObjective):
+            for place, number in enumerate(numbers[:_DESCRIBED]):
+                words[place] += f" ({self.objective.describe(number)})"
+        more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+        return ", ".join(words) + more
 
     def _not_finite_alone(self, step: int, indices: Tensor) -> list[int]:
         """Return the objects that give no finite loss one by one."""
@@ -145,20 +255,3 @@ class Step:
                 if not bool(torch.isfinite(loss)):
                     found.append(int(index))
         return found
-
-
-def _account(rank: int, bad: bool, place: str, loss: float, batch: list, alone: list) -> str:
-    """Say what one process met; nothing if all was well."""
-    if not (bad or alone):
-        return ""
-    if alone:
-        which = f"not finite by themselves are objects {_listed(alone)} of {len(batch)}"
-    else:
-        which = f"no object is so by itself; there are objects {_listed(batch)}"
-    return f"process {rank}, {place}: loss {loss}, {which}"
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    numbers = list(numbers)
-    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-    return ", ".join(map(str, numbers[:_SHOWN])) + more

@@ -40,7 +40,7 @@ def test_unknown_labels_do_not_count():
     assert _scores([np.nan, *range(9)]).quantile("full", 0.9) == [8]
 
 
-@pytest.mark.parametrize("coverage", [0.0, 1.0, -1.0, 90])
+@pytest.mark.parametrize("coverage", [0.0, 1.0, -1.0, 90, np.nan, "0.9", None, [0.5, 0.9]])
 def test_coverage_must_be_a_probability(coverage):
     with pytest.raises(ValueError, match="between 0 and 1"):
         _scores(np.arange(9)).quantile("full", coverage)

@@ -99,6 +99,38 @@ def test_classes_of_any_kind():
     assert not hasattr(FineTunedModel(), "predict_proba")
 
 
+@pytest.mark.parametrize(
+    "y", [["dwarf", "giant"] * 10, np.array(["1", "giant"] * 10, dtype=object)], ids=["text", "any"]
+)
+def test_text_is_for_classification(y):
+    model = FineTunedModel(adaptation="linear")
+    with pytest.raises(ValueError, match=r"text, such as '.*\(task='classification'\)"):
+        model.fit(np.eye(20), y)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.ma.masked_array([1, 2] * 10, np.arange(20) % 16 == 3),
+        np.ma.masked_array([1, 2] * 10, np.arange(20) % 16 == 3).reshape(20, 1),
+        ["dwarf", "giant", "hot", None] * 1 + ["dwarf"] * 15 + [None],
+        np.where(np.arange(20) % 16 == 3, np.nan, np.arange(20) % 2),
+        np.array([1, 2, 1, np.nan] + [1, 2] * 7 + [np.nan, 2], dtype=object),
+    ],
+    ids=["masked", "column", "none", "nan", "object"],
+)
+def test_missing_classes_are_refused(y):
+    with pytest.raises(ValueError, match=r"y has 2 missing classes .* of 20, the first in row 3;"):
+        FineTunedModel(adaptation="linear", task="classification").fit(np.eye(20), y)
+
+
+def test_a_mask_that_hides_no_class_is_fine():
+    x, number = make_blobs(60, centers=2, n_features=4, random_state=0)
+    y = np.ma.masked_array(number, False)
+    model = FineTunedModel(adaptation="linear", task="classification").fit(x, y)
+    assert model.score(x, number) > 0.9
+
+
 def test_pipeline_and_searches_on_arrays():
     x, y = _regression(80)
     pipeline = make_pipeline(StandardScaler(), FineTunedModel(adaptation="linear"))
@@ -117,7 +149,9 @@ def test_pipeline_and_searches_on_arrays():
         ({"adaptation": "lora"}, "adaptation must be one of linear, attentive, full"),
         ({"task": "ranking"}, "task must be one of"),
         ({"epochs": -1}, "epochs must be a whole number"),
-        ({"ensemble": 0}, "ensemble must be at least 1"),
+        ({"ensemble": 0}, "ensemble must be a whole number from 1 up, or None; found 0"),
+        ({"ensemble": 1.5}, "ensemble must be a whole number from 1 up, or None; found 1.5"),
+        ({"ensemble": "2"}, "ensemble must be a whole number from 1 up, or None; found '2'"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"modality_dropout": 1.5}, "modality_dropout must lie between 0 and 1"),
         ({"adaptation": "full"}, "needs Observations or Tokens"),

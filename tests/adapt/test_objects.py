@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_predict
@@ -104,6 +105,26 @@ def test_arrays_and_objects_do_not_mix(fitted, tiny, stars):
         model.predict(x)
     with pytest.raises(TypeError, match="base must be the name"):
         FineTunedModel(3, "linear").fit(x, y)
+
+
+def test_other_objects_and_labels_are_refused(tiny, stars, mini):
+    x, y = stars
+    model, part = FineTunedModel(tiny, "linear"), mini[:150]
+    table = Table({"gaia_g": np.ones(150)})
+    for wrong, message in (
+        (part, "found Dataset: a Dataset has .observations"),
+        (table, r"or an array of features; found Table: omnisky\.observations_from_table"),
+        (dict(x), r"found dict: Observations\(mapping\)"),
+        (x["gaia_g"], r"found Scalar: .*Observations\({'gaia_g': scalar}\)"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            model.fit(wrong, y)
+    with pytest.raises(TypeError, match="takes Observations or Tokens; found Dataset: a Dataset"):
+        Embedder(tiny).fit(x).transform(part)
+    for wrong in (part.labels, part, table):
+        for task in ("regression", "classification"):
+            with pytest.raises(TypeError, match=r"y must be an array.* a Dataset gives .*targets"):
+                FineTunedModel(tiny, "linear", task).fit(x, wrong)
 
 
 def test_scikit_learn_splits_objects(tiny, stars):

@@ -36,6 +36,9 @@ def test_a_full_fit_of_an_older_omnisky_is_refused(tiny, stars, tmp_path):
     with safe_open(file, "pt") as opened:
         tensors = {k.replace("0.tuned.", "0.network."): opened.get_tensor(k) for k in opened.keys()}
         save_file(tensors, file, opened.metadata())
+    config = json.loads((file.parent / "config.json").read_text())
+    del config["weights_sha256"]
+    (file.parent / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="older omnisky"):
         FineTunedModel.load(file.parent, base=tiny)
 
@@ -49,6 +52,14 @@ def test_base_is_found_by_its_folder_and_checked(tiny, stars, tmp_path):
     other = type(tiny).from_preset("tiny", tiny.tokenizer)
     with pytest.raises(CheckpointError, match="has other weights"):
         FineTunedModel.load(folder, base=other)
+
+
+def test_a_fit_on_a_model_object_says_that_it_needs_that_model(tiny, stars, tmp_path):
+    x, y = stars
+    folder = FineTunedModel(tiny, "linear").fit(x, y).save(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"was fitted on a Model object.* give base="):
+        FineTunedModel.load(folder)
+    assert FineTunedModel.load(folder, base=tiny).base is tiny
 
 
 def test_round_trip_of_classes(tmp_path):

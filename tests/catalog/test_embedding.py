@@ -6,6 +6,7 @@ import pytest
 from omnisky.catalog import embed_store, embedding
 from omnisky.data.store import open_store, verify
 from omnisky.model import Model
+from tests.pretrained.stand_in import COMMIT
 
 
 def _same(one, two):
@@ -123,6 +124,26 @@ def test_what_the_model_does_not_read_is_told(store, model, tmp_path, asked):
 def test_an_existing_store_is_not_replaced(store, model, embedded):
     with pytest.raises(FileExistsError, match="exists; choose another name"):
         embed_store(store, embedded, model=model)
+
+
+@pytest.mark.parametrize("asked", [("someone/tiny@v1", None), ("someone/tiny", "v1")])
+def test_a_model_of_the_hub_is_kept_with_its_commit(store, model, embedded, hub, tmp_path, asked):
+    found = hub(model)
+    out = embed_store(store, tmp_path / "out", model=asked[0], revision=asked[1])
+    assert _same(out, embedded)
+    assert found.revisions[0] == "v1"
+    assert set(found.revisions[1:]) == {COMMIT}
+    told = open_store(out)
+    assert told.provenance["model"] == f"someone/tiny@{COMMIT}"
+    declared = told.declaration("embedding")
+    assert declared is not None
+    assert f"by someone/tiny@{COMMIT} from" in declared.description
+
+
+def test_a_revision_is_for_the_hub(store, model, tmp_path):
+    with pytest.raises(ValueError, match="revision='v1' is for hub ids"):
+        embed_store(store, tmp_path / "out", model=model, revision="v1")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

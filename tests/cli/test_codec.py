@@ -16,6 +16,7 @@ from omnisky.cli.codec.pictures import draw
 from omnisky.codecs import ScalarCodec, loading
 from omnisky.data.store import write_store
 from omnisky.modalities import Coefficients, Image, Scalar, Spectrum
+from omnisky.pretrained import finding
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_codecs_of_a_model_on_real_stars(run, tiny_model, tmp_path):
 
 
 def test_a_shipped_codec_by_its_name(run, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "_SHIPPED", tiny_model / "codecs")
+    monkeypatch.setattr(finding, "ROOT", tiny_model)
     monkeypatch.chdir(tmp_path)
     assert run("codec", "report", "gaia_bp", "--objects", 10)[0] == 0
     assert read(Path("runs/report-gaia_bp"))["modalities"]["gaia_bp"]["objects"] == 10

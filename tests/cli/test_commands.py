@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from omnisky.data.tables import read_table
+import omnisky
+from omnisky.data.tables import read_table, write_table
 
 
 @pytest.mark.parametrize("ending", ["parquet", "fits", "vot", "ecsv"])
@@ -101,6 +102,54 @@ def test_fit_and_predict(run, tiny_model, stars_file, tmp_path, ending):
         assert found["teff"].meta["ucd"] == "phys.temperature.effective"
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "fits", "vot", "ecsv"])
+def test_classes(run, tiny_model, stars_file, tmp_path, ending):
+    stars = read_table(stars_file)
+    stars["type"] = np.where(np.asarray(stars["apogee_logg"]) > 3.5, "dwarf", "giant")
+    stars["type"][7] = ""  # unknown
+    file = write_table(stars, tmp_path / f"types.{'ecsv' if ending == 'csv' else ending}")
+    model, out = tmp_path / "model", tmp_path / f"p.{ending}"
+    more = ("--base", tiny_model, "--adaptation", "linear", "--inputs", "photometry")
+    fit = ("fit", file, "--targets", "type", *more, "--out", model)
+    code, printed, error = run(*fit, "--task", "classification")
+    assert (code, error) == (0, "")
+    assert "linear on 39 objects" in printed
+    assert run("predict", file, "--model", model, "--out", out)[0] == 0
+    found = read_table(out)
+    names = ["type_probability_dwarf", "type_probability_giant"]
+    assert found.colnames == ["source_id", "type", *names]
+    chances = np.stack([np.asarray(found[name]) for name in names], axis=1)
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
+    wanted = np.array(["dwarf", "giant"])[chances.argmax(axis=1)]
+    assert [str(name) for name in found["type"]] == wanted.tolist()
+    assert np.mean(np.asarray(stars["type"]) == wanted) > 0.8
+    interval = ("predict", file, "--model", model, "--coverage", 0.8, "--out", tmp_path / "q.csv")
+    code, _, error = run(*interval)
+    assert code == 2
+    assert "--coverage is for intervals" in error
+
+
+def test_a_classifier_saved_in_python_predicts_without_names(run, tiny_model, mini, tmp_path):
+    from omnisky.adapt import FineTunedModel
+
+    x = mini[:40].observations.select("gaia_g", "twomass_j")
+    kinds = np.arange(40) % 2
+    base = omnisky.Model.from_pretrained(tiny_model)
+    model = FineTunedModel(base, "linear", "classification").fit(x, kinds)
+    folder, out = model.save(tmp_path / "model"), tmp_path / "p.fits"
+    predict = ("predict", "gaia-apogee-mini:test", "--model", folder, "--out", out)
+    code, _, error = run(*predict)
+    assert code == 2
+    assert "was fitted on a Model object" in error
+    assert "omnisky predict --base" in error
+    code, _, error = run(*predict, "--base", tiny_model)
+    assert code == 0, error
+    names = [f"prediction_1{suffix}" for suffix in ("", "_probability_0", "_probability_1")]
+    found = read_table(out)
+    assert found.colnames == ["source_id", *names]
+    assert set(found["prediction_1"]) <= {0, 1}
+
+
 def test_fit_on_a_data_set_leaves_the_test_part_alone(run, tiny_model, tmp_path):
     command = [
         "--targets",
@@ -145,13 +194,26 @@ def test_generate(run, tiny_model, stars_file, tmp_path):
     assert "gaia_xp cannot be both given and target" in error
 
 
+def test_generate_draws_the_same_in_pieces(run, tiny_model, stars_file, tmp_path, monkeypatch):
+    command = ["generate", stars_file, "--base", tiny_model, "--target", "apogee_fe_h,gaia_xp"]
+    tables = []
+    for size in (64, 7):
+        monkeypatch.setattr("omnisky.cli.generate._SOME", size)
+        out = tmp_path / f"{size}.parquet"
+        assert run(*command, "--given", "photometry", "--samples", 4, "--out", out)[0] == 0
+        tables.append(read_table(out))
+    whole, pieces = tables
+    for name in whole.colnames[1:]:
+        np.testing.assert_allclose(pieces[name], whole[name], rtol=1e-4)
+
+
 def test_generate_passes_on_how_to_sample(run, tiny_model, stars_file, tmp_path, monkeypatch):
-    from omnisky.model import Model
+    from omnisky.model.generation import Reading
 
     calls = []
-    sample = Model.generate
+    sample = Reading.generate
     monkeypatch.setattr(
-        Model, "generate", lambda self, *a, **how: calls.append(how) or sample(self, *a, **how)
+        Reading, "generate", lambda self, *a, **how: calls.append(how) or sample(self, *a, **how)
     )
     command = ["generate", stars_file, "--base", tiny_model, "--target", "gaia_xp", "--samples", 2]
     command += ["--given", "gaia_rp,gaia_bp", "--out", tmp_path / "g.parquet"]

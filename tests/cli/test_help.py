@@ -26,9 +26,9 @@ OPTIONS = {
     "verify": _WHERE,
     "tokenize": "--out --base --inputs --overwrite --column --id --resample",
     "embed": f"--out --base --pooling --inputs --overwrite --column --id --resample {_WHERE}",
-    "fit": "--targets --out --inputs --adaptation --base --seed --overwrite --column --id "
+    "fit": "--targets --out --inputs --task --adaptation --base --seed --overwrite --column --id "
     "--resample",
-    "predict": "--model --out --coverage --overwrite --column --id --resample",
+    "predict": "--model --out --coverage --base --overwrite --column --id --resample",
     "generate": "--target --out --given --samples --seed --base --overwrite --column --id "
     "--resample --method --steps --temperature --top-k --top-p --guidance --context",
     "pretrain": "--set --out",
@@ -77,11 +77,21 @@ def test_overview_and_version(run):
     assert (code, printed.strip()) == (0, omnisky.__version__)
 
 
-@pytest.mark.parametrize("argument", ["--help", "--version"])
-def test_start_is_light(argument):
+def loaded_after(*lines: list[str]) -> set[str]:
+    """Return the modules that commands load, one after the other in one process."""
     code = (
         "import sys\nfrom omnisky.cli import main\n"
-        f"main([{argument!r}])\nprint('LOADED', *sys.modules)"
+        f"for line in {lines!r}: main(line)\nprint('LOADED', *sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(done.stdout.rpartition("LOADED")[2].split()).isdisjoint(HEAVY)
+    return set(done.stdout.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_start_is_light(argument):
+    assert loaded_after([argument]).isdisjoint(HEAVY)
+
+
+def test_help_of_commands_is_light():
+    # Some need numpy to say what they take; it is quick.
+    assert loaded_after(*([name, "--help"] for name in COMMANDS)).isdisjoint({*HEAVY} - {"numpy"})

@@ -1,6 +1,5 @@
 """Codecs load from where they are said to be, and from nowhere else; never anything executable."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -21,9 +20,10 @@ import toy_codec
 
 from omnisky.codecs import Codec, ScalarCodec, Tokenizer, load_codec, loading
 from omnisky.modalities import Observations, Scalar, UnknownModalityError
+from omnisky.pretrained import finding, shipped_codecs
 from omnisky.storage import CheckpointError
+from tests.pretrained.stand_in import COMMIT, put_into_cache
 
-COMMIT = hashlib.sha1(b"a commit").hexdigest()
 HUB_ID = "someone/codecs"
 
 
@@ -58,50 +58,6 @@ def aion_folder(tmp_path_factory):
     return folder
 
 
-def put_into_cache(source: Path, cache: Path, revision: str = "main") -> Path:
-    """Put files into a local cache as huggingface_hub lays it out."""
-    repository = cache / f"models--{HUB_ID.replace('/', '--')}"
-    snapshot = repository / "snapshots" / COMMIT
-    shutil.copytree(source, snapshot)
-    (repository / "refs").mkdir()
-    (repository / "refs" / revision).write_text(COMMIT)
-    return snapshot
-
-
-class Hub:
-    """Stand in for the hub: hand out files of a folder and remember what was asked."""
-
-    def __init__(self, source: Path, cache: Path) -> None:
-        self.source, self.cache, self.calls = source, cache, []
-
-    def __call__(self, repository, *, revision=None, allow_patterns):
-        from fnmatch import fnmatch
-
-        self.calls.append((repository, revision, list(allow_patterns)))
-        snapshot = self.cache / COMMIT
-        for path in self.source.rglob("*"):
-            name = path.relative_to(self.source).as_posix()
-            if path.is_file() and any(fnmatch(name, pattern) for pattern in allow_patterns):
-                (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, snapshot / name)
-        return str(snapshot)
-
-    @property
-    def fetched(self) -> set[str]:
-        there = self.cache.rglob("*.safetensors")
-        return {path.relative_to(self.cache / COMMIT).as_posix() for path in there}
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    def connect(source: Path) -> Hub:
-        found = Hub(source, tmp_path / "cache")
-        monkeypatch.setattr("huggingface_hub.snapshot_download", found)
-        return found
-
-    return connect
-
-
 def test_by_the_path_of_one_codec(model, values):
     codec = Codec.from_pretrained(model / "codecs" / "gaia_g")
     assert codec.modality == "gaia_g"
@@ -117,8 +73,8 @@ def test_by_the_path_of_a_model(model, modality):
 
 
 def test_by_the_name_of_a_shipped_codec(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(loading, "_SHIPPED", model / "codecs")
-    assert loading.shipped() == ["gaia_bp", "gaia_g", "toy"]
+    monkeypatch.setattr(finding, "ROOT", model)
+    assert list(shipped_codecs()) == ["gaia_bp", "gaia_g", "toy"]
     assert Codec.from_pretrained("toy", "two_spectrum").modality == "two_spectrum"
     with pytest.raises(ValueError, match="is for hub ids"):
         Codec.from_pretrained("toy", revision="v1")
@@ -145,6 +101,8 @@ def test_by_hub_id_only_what_is_needed_is_fetched(hub, model, aion_folder):
     assert codec.modality == "gaia_g"
     assert ours.fetched == {"codecs/gaia_g/model.safetensors"}
     assert [call[:2] for call in ours.calls] == [(HUB_ID, "v1.0")]
+    assert Codec.from_pretrained(f"{HUB_ID}@v2.0", "gaia_g").modality == "gaia_g"
+    assert ours.revisions == ["v1.0", "v2.0"]
     shutil.rmtree(ours.cache)
     theirs = hub(aion_folder)
     assert Codec.from_pretrained(HUB_ID, "legacysurvey_flux_g").modality == "legacysurvey_flux_g"
@@ -187,7 +145,7 @@ def test_the_weights_of_a_model_without_codecs_are_not_fetched(hub, tmp_path):
 
 
 def test_offline_what_is_cached_is_found_by_branch_tag_and_commit(model, tmp_path):
-    put_into_cache(model, tmp_path / "cache", "v1.0")
+    put_into_cache(model, tmp_path / "cache", HUB_ID, "v1.0")
     code = f"""
 from omnisky.codecs import Codec
 for revision in ("v1.0", "{COMMIT}"):
@@ -239,7 +197,7 @@ def test_which_of_several_must_be_said(model):
 
 
 def test_a_revision_is_for_the_hub(model):
-    with pytest.raises(ValueError, match=r"revision='v1' is for hub ids; .*model is a folder"):
+    with pytest.raises(ValueError, match=r"revision='v1' is for hub ids .*; .*model is none"):
         Codec.from_pretrained(model, "gaia_g", revision="v1")
 
 
@@ -413,7 +371,7 @@ def _refer(folder, name, sha256):
 def test_models_share_codecs_that_ship(model, monkeypatch, tmp_path):
     from omnisky.storage import sha256_of
 
-    monkeypatch.setattr(loading, "_SHIPPED", model / "codecs")
+    monkeypatch.setattr(finding, "ROOT", model)
     right = sha256_of(model / "codecs" / "toy" / "model.safetensors")
     _refer(tmp_path / "one" / "codecs" / "toy", "toy", right)
     codec = Codec.from_pretrained(tmp_path / "one" / "codecs" / "toy", "two_spectrum")

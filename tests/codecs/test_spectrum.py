@@ -1,5 +1,7 @@
 """Spectrum codec on real XP spectra."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,45 @@ def test_objects_without_a_good_pixel_have_no_tokens(codec, mini):
     assert present.all(1).tolist() == [True, False, True]
 
 
+def test_spectra_without_errors_count_as_absent_and_are_told(codec, mini):
+    spectra = mini.observations["gaia_xp"][:5]
+    ids, _ = codec.encode_masked(spectra)
+    ivar = spectra.ivar.copy()
+    ivar[[1, 3]] = 0
+    with pytest.warns(UserWarning, match="gaia_xp: 2 of 5 spectra have no errors .* is object 1"):
+        some, present = codec.encode_masked(
+            Spectrum(spectra.flux, ivar, spectra.mask, spectra.wavelength)
+        )
+    assert present.all(1).tolist() == [True, False, True, False, True]
+    assert torch.equal(some[present], ids[present])
+    assert not some[~present].any()
+
+
+def test_no_errors_at_all(codec, mini):
+    spectra = mini.observations["gaia_xp"][:5]
+    nothing = Spectrum(spectra.flux, wavelength=spectra.wavelength)
+    with pytest.warns(UserWarning, match=r"gaia_xp: 5 of 5 spectra .*Spectrum\.from_error"):
+        assert not codec.encode_masked(nothing)[1].any()
+    told = pytest.warns(UserWarning, match="5 of 5 spectra")
+    with told, pytest.raises(ValueError, match="no spectrum has errors"):
+        copy.deepcopy(codec).fit_basis(nothing)
+    # Without a spectrum there is nothing to lose.
+    absent = Spectrum(nothing.flux, None, np.zeros_like(nothing.mask), nothing.wavelength)
+    assert not codec.encode_masked(absent)[1].any()
+
+
+def test_spectra_without_errors_do_not_shape_the_basis(codec, mini):
+    spectra, again = mini.observations["gaia_xp"], copy.deepcopy(codec)
+    ivar, flux = spectra.ivar.copy(), spectra.flux.copy()
+    ivar[:50], flux[:50] = 0, 1
+    with pytest.warns(UserWarning, match="50 of 399 spectra have no errors"):
+        again.fit_basis(Spectrum(flux, ivar, spectra.mask, spectra.wavelength))
+    codec = copy.deepcopy(codec)
+    codec.fit_basis(spectra[50:])
+    assert torch.equal(again.basis, codec.basis)
+    assert torch.equal(again.norm_bins.edges, codec.norm_bins.edges)
+
+
 def test_encoding_leaves_its_input_alone_and_ignores_the_batch(codec, mini):
     spectra = mini.observations["gaia_xp"][:30]
     before = spectra.flux.copy()
@@ -103,8 +144,6 @@ def test_a_scalar_is_refused(codec):
 
 
 def test_training_lowers_the_loss_and_reports(star_tokenizer, mini):
-    import copy
-
     codec = copy.deepcopy(star_tokenizer.codecs["gaia_xp"])
     spectra = mini.observations["gaia_xp"]
     part = Part(

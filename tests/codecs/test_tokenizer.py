@@ -1,8 +1,11 @@
 """Tokenizer and Tokens: subsets, absence, bad input."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 
 from omnisky.codecs import Tokenizer, Tokens
 from omnisky.modalities import Observations, Scalar, UnknownModalityError
@@ -63,3 +66,24 @@ def test_tokens_check_their_arrays():
         Tokens({"a": ids, "b": ids[:2]})
     with pytest.raises(ValueError, match="at least one modality"):
         Tokens({})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"gaia_g": Scalar(np.ones(3))}, r"found dict: Observations\(mapping\)"),
+        (Scalar(np.ones(3)), r"found Scalar: .* Observations\({'gaia_g': scalar}\)"),
+        (Table({"gaia_g": [12.0]}), r"found Table: omnisky\.observations_from_table\(table\)"),
+        (SimpleNamespace(columns=[]), r"Table\.from_pandas\(frame\)"),
+        ("stars.fits", r"takes Observations; found str: .*omnisky\.read_table"),
+    ],
+    ids=["mapping", "scalar", "table", "frame", "path"],
+)
+def test_what_is_no_observations_is_refused(star_tokenizer, given, message):
+    with pytest.raises(TypeError, match=message):
+        star_tokenizer.encode(given)
+
+
+def test_a_data_set_is_refused_and_its_observations_named(star_tokenizer, mini):
+    with pytest.raises(TypeError, match=r"found Dataset: a Dataset has \.observations"):
+        star_tokenizer.encode(mini)

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from omnisky.data import tables
-from omnisky.data.tables import FORMATS, read_table, write_table
+from omnisky.data.tables import FORMATS, read_table, unread_columns, write_table
+from omnisky.data.usertable import observations_from_table, targets_from_table
 
 WITH_UNITS = [s for s in FORMATS if s != ".csv"]
 SOURCE_IDS = np.array([4295806720, 2**62 + 1, -1], dtype=np.int64)
@@ -141,15 +142,58 @@ def test_parquet_of_others(tmp_path):
     assert back["text"].mask.tolist() == [False, False, True]
 
 
-@pytest.mark.parametrize(
-    "column",
-    [pa.array([[1.0], [1.0, 2.0]]), pa.array([[1.0], None]), pa.array([{"a": 1}, {"a": 2}])],
-    ids=["ragged", "missing row", "struct"],
-)
-def test_parquet_column_that_no_table_can_hold(tmp_path, column):
+@pytest.mark.parametrize("fixed", [True, False])
+def test_parquet_rows_without_a_vector_are_masked(tmp_path, fixed):
+    """Also with nulls within others, in the first row, and across chunks."""
+    rows = [None, [1.0, None], [3.0, 4.0], None, [5.0, 6.0]]
+    kind = pa.list_(pa.float32(), 2) if fixed else pa.list_(pa.float32())
+    texts = pa.array([["a", "bc"], None, None, ["d", "e"], None])
+    boxes = pa.array([[[1, 2], [3, 4]], None, *[[[0, 0], [0, 0]]] * 3])
+    table = pa.table({"flux": pa.array(rows, kind), "texts": texts, "boxes": boxes})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=2)
+    back = read_table(tmp_path / "x.parquet")
+    expected = [[None, None], [1.0, None], [3.0, 4.0], [None, None], [5.0, 6.0]]
+    assert back["flux"].tolist() == expected
+    assert back["flux"].dtype == np.float32
+    assert back["texts"].tolist()[:2] == [["a", "bc"], [None, None]]
+    assert back["boxes"].tolist() == [[1, 2, 3, 4], [None] * 4, *[[0, 0, 0, 0]] * 3]
+    pq.write_table(pa.table({"no": pa.nulls(2, kind)}), tmp_path / "none.parquet")
+    assert read_table(tmp_path / "none.parquet")["no"].mask.all()
+
+
+ODD = {
+    "ragged": (pa.array([[1.0], [1.0, 2.0]]), "lists of 1 to 2 elements"),
+    "struct": (pa.array([{"a": 1}, {"a": 2}]), "values of type struct"),
+    "binary": (pa.array([b"a", None]), "values of type binary"),
+    "structs": (pa.array([[{"a": 1}], [{"a": 2}]]), "values of type struct"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_parquet_column_that_no_table_can_hold(tmp_path, kind):
+    column, holds = ODD[kind]
     pq.write_table(pa.table({"odd": column}), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="column 'odd'"):
+    with pytest.raises(ValueError, match=f"no table column can hold any .*'odd' holds {holds}"):
         read_table(tmp_path / "x.parquet")
+
+
+def test_parquet_columns_that_no_table_can_hold_are_left_out_and_named(tmp_path):
+    columns = {name: column for name, (column, _) in ODD.items()}
+    pq.write_table(pa.table({"j": [9.0, 9.5], **columns}), tmp_path / "x.parquet")
+    with pytest.warns(UserWarning, match="'ragged' holds .*; 'struct' holds .*; 'binary'") as told:
+        back = read_table(tmp_path / "x.parquet")
+    assert len(told) == 1
+    assert back.colnames == ["j"]
+    assert list(observations_from_table(back)) == ["twomass_j"]
+    with pytest.raises(ValueError, match="gaia_g: column 'binary' of the file holds values of typ"):
+        observations_from_table(back, {"gaia_g": "binary"})
+    with pytest.raises(ValueError, match=r"among j \(left out, .*: ragged, struct, binary, st"):
+        observations_from_table(back, names=["gaia_g"])
+    with pytest.raises(ValueError, match="target 'ragged': column 'ragged' of the file holds"):
+        targets_from_table(back, ["ragged"])
+    # What was left out of one file is no property of another.
+    assert not unread_columns(read_table(write_table(back, tmp_path / "y.parquet")))
+    assert list(unread_columns(back)) == list(ODD)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

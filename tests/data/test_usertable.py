@@ -1,7 +1,12 @@
 """Users' tables become typed observations, or one clear error."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import astropy.units as u
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.table import MaskedColumn, QTable, Table
 from hypothesis import given, settings
@@ -128,6 +133,65 @@ def test_resampling_to_the_same_pixels_changes_nothing():
     assert not found.mask[:, [0, -1]].any()
 
 
+def _on(*grids: np.ndarray) -> Table:
+    flux, error = spectra(len(grids), len(grids[0]))
+    return Table({"flux": flux, "flux_error": error, "wavelength": list(grids), "j": [9.0, 9.0]})
+
+
+def test_resampling_in_the_wrong_unit_is_refused():
+    table = _on(10 * GRID, 10 * GRID)
+    message = (
+        r"gaia_xp: no spectrum overlaps its grid: wavelengths 3360 to 10200 nm, the grid is 336 to "
+        r"1020 nm; is the unit nm\?"
+    )
+    with pytest.raises(ValueError, match=message):
+        observations_from_table(table, resample=True)
+    with pytest.raises(ValueError, match="no spectrum overlaps its grid"):
+        observations_from_table(_on(GRID - 700, GRID - 700), resample=True)
+    table["wavelength"].unit = "Angstrom"
+    assert observations_from_table(table, resample=True)["gaia_xp"].mask.all()
+
+
+def test_spectra_lost_in_resampling_are_told():
+    with pytest.warns(UserWarning, match="gaia_xp: 1 of 2 spectra have no good pixel .* in row 1"):
+        found = observations_from_table(_on(GRID, 10 * GRID), resample=True)
+    assert found["gaia_xp"].present.tolist() == [True, False]
+    table = _on(GRID + 0.5, GRID + 0.5)
+    table["flux"][1] = np.nan
+    # That one was absent before.
+    found = observations_from_table(table, resample=True)
+    assert found["gaia_xp"].present.tolist() == [True, False]
+
+
+def test_an_absent_spectrum_needs_no_wavelengths():
+    table = _on(GRID, GRID)
+    table["flux"][1], table["wavelength"][1] = np.nan, np.nan
+    assert observations_from_table(table)["gaia_xp"].present.tolist() == [True, False]
+    table["flux"][1] = table["flux"][0]
+    with pytest.raises(ValueError, match=r"must be finite and increase .* of row 1"):
+        observations_from_table(table)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("stars.fits", r"found str: omnisky\.read_table\('stars\.fits'\)"),
+        (Path("stars.fits"), r"omnisky\.read_table\('stars\.fits'\)"),
+        (SimpleNamespace(iloc=None), r"found SimpleNamespace: astropy\.table\.Table\.from_pandas"),
+        ({"j": [9.0]}, r"takes an astropy Table; found dict: astropy\.table\.Table\("),
+    ],
+    ids=["text", "path", "frame", "mapping"],
+)
+def test_what_is_no_table_is_refused(given, message):
+    with pytest.raises(TypeError, match=message):
+        observations_from_table(given)
+
+
+def test_a_table_without_rows_is_called_empty():
+    with pytest.raises(ValueError, match="the table has no rows"):
+        observations_from_table(Table({"j": [9.0]})[:0])
+
+
 FLUX, ERROR = spectra(2)
 MAGNITUDES = {"j": [9.0, 9.0], "h": [8.0, 8.0]}
 NEGATIVE = np.where(np.arange(343) == 7, -1.0, ERROR)
@@ -235,3 +299,13 @@ def test_unphysical_targets_are_unknown():
     with pytest.warns(UserWarning, match="unphysical targets are unknown: 1 of 2"):
         values, _ = targets_from_table(table, ["teff"])
     assert np.isnan(values[1, 0])
+
+
+def test_absent_spectra_of_a_parquet_file_are_masked(tmp_path):
+    flux, error = spectra(1)
+    both = {"flux": [flux[0].tolist(), None], "flux_error": [error[0].tolist(), None]}
+    pq.write_table(pa.table({**both, "j": [9.0, 9.5]}), tmp_path / "stars.parquet")
+    found = observations_from_table(read_table(tmp_path / "stars.parquet"))
+    assert found["gaia_xp"].present.tolist() == [True, False]
+    assert found["gaia_xp"].mask[0].all()
+    assert found["twomass_j"].present.all()

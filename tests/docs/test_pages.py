@@ -50,4 +50,4 @@ def test_tree_in_the_readme_is_the_tree():
 def test_a_page_of_explanation_for_every_room():
     rooms = {p.stem for p in (ROOT / "omnisky").iterdir() if not p.name.startswith(("_", "."))}
     pages = {p.stem for p in (ROOT / "docs" / "explanation").glob("*.md")}
-    assert rooms - {"storage", "pretrained"} <= pages
+    assert rooms - {"storage"} <= pages

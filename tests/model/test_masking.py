@@ -1,6 +1,7 @@
 """Masking: budgets, disjointness, and what is drawn how often."""
 
 import dataclasses
+import hashlib
 
 import pytest
 import torch
@@ -60,6 +61,61 @@ def test_hidden_modalities_are_only_ever_targets():
     visible, asked = (as_table(s) for s in draw(present, config, hidden=(1,)))
     assert not visible[:, 1].any()
     assert asked[:, 1].all()
+
+
+def hidden_modalities(visible, present):
+    """Return how many modalities of each object are not shown whole."""
+    hidden = present & ~visible
+    return torch.stack([hidden[:, SLOTS == n].any(1) for n in range(4)]).sum(0)
+
+
+@pytest.mark.parametrize("budget", [3, 8])
+def test_a_filled_budget_is_full_as_far_as_tokens_go(budget):
+    full = MaskingConfig(input_budget=budget, output_budget=4, whole=0.0, fill=True)
+    present = torch.ones(2000, 15, dtype=torch.bool)
+    present[1000:, 6:] = False
+    visible, asked = (as_table(s) for s in draw(present, full))
+    shown = visible.sum(1)
+    assert shown.max() == budget
+    # Only tokens of the modality that was picked first are held back.
+    assert ((shown == budget) | (hidden_modalities(visible, present) == 1)).all()
+    assert 0.3 < (shown == budget).float().mean()
+    assert (asked.sum(1) >= 1).all()
+    assert not (visible & asked).any()
+    drawn = as_table(draw(present, dataclasses.replace(full, fill=False))[0])
+    less = (drawn.sum(1) < budget) & (hidden_modalities(drawn, present) > 1)
+    assert less.float().mean() > 0.4
+
+
+def test_filling_changes_nothing_where_modalities_are_shown_whole():
+    config = MaskingConfig(input_budget=8, output_budget=4, whole=1.0)
+    present = torch.ones(200, 15, dtype=torch.bool)
+    for one, other in zip(
+        draw(present, config), draw(present, dataclasses.replace(config, fill=True)), strict=True
+    ):
+        assert torch.equal(as_table(one), as_table(other))
+
+
+@pytest.mark.parametrize(
+    ("settings", "golden"),
+    [
+        ({"whole": 0.0}, "30d46fbfd463bbc1"),
+        ({}, "8ff8e5c49deddc96"),
+        (
+            {"input_budget": 12, "output_budget": 6, "favoured": ("a",), "favour": 0.4},
+            "b6feb11696ce47fe",
+        ),
+    ],
+)
+def test_without_filling_draws_are_those_of_before_it(settings, golden):
+    config = MaskingConfig(**{"input_budget": 8, "output_budget": 4, **settings})
+    generator = torch.Generator().manual_seed(7)
+    present = torch.rand(64, 15, generator=generator) < 0.8
+    present |= torch.arange(15) < 2
+    drawn = sample_masks(present, SLOTS, config, generator, (1,), (0,))
+    tensors = [t for selection in drawn for t in (selection.slots, selection.mask)]
+    digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors))
+    assert digest.hexdigest()[:16] == golden
 
 
 def test_whole_mode_shows_modalities_whole():

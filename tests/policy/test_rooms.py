@@ -8,8 +8,8 @@ from source import ROOT, imported, modules
 
 # `storage` is no room but the floor: how any artefact is put on disk.
 ROOMS = (
-    "storage modalities surveys mock data codecs model train adapt baselines bench catalog serve"
-    " cli"
+    "storage modalities surveys mock data pretrained codecs model train adapt baselines bench"
+    " catalog serve cli"
 ).split()
 # Start-up must not wait for any of these.
 HEAVY = ("torch", "astropy", "sklearn", "scipy", "pyarrow", "matplotlib", "huggingface_hub")
@@ -64,5 +64,6 @@ def test_start_up_loads_nothing_heavy(code):
     assert loaded_after(code).isdisjoint(HEAVY)
 
 
-def test_modalities_and_surveys_need_numpy_only():
-    assert loaded_after("import omnisky.surveys").isdisjoint(HEAVY)
+@pytest.mark.parametrize("room", ["surveys", "pretrained"])
+def test_some_rooms_need_numpy_only(room):
+    assert loaded_after(f"import omnisky.{room}").isdisjoint(HEAVY)

@@ -70,6 +70,13 @@ def test_survey_can_be_cited(survey):
         assert re.search(r"doi=\{10\.\d{4,5}/\S+\}", entry)
 
 
+def test_parallaxes_credit_the_release_they_may_be_of():
+    """Those of the data set gaia-apogee, which nano learned from, are of DR2."""
+    dr2 = {"2018A&A...616A...1G", "2018A&A...616A...2L"}
+    assert dr2 < set(modality("gaia_parallax").bibcodes)
+    assert "The astrometric solution" in GAIA.bibtex["2018A&A...616A...2L"]
+
+
 def test_bibtex_keys_are_unique():
     keys = [
         re.match(r"@\w+\{(\w+),", entry)[1]

@@ -77,6 +77,21 @@ def test_a_device_that_is_not_there_is_told(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("device", ["tpu", "mps:7", "cuda:x", "CPU", "xpu"])
+def test_a_device_that_torch_cannot_use_is_told(device):
+    with (
+        pytest.raises(ValueError, match=rf"on '{device}' \(.*this machine has cpu.* Choose one of"),
+        join_processes(device),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), "cpu:0"])
+def test_a_device_that_is_there_is_used(device):
+    with join_processes(device) as processes:
+        assert processes.device == torch.device(device)
+
+
 def test_weights_without_memory_need_somebody_to_make_them():
     module = torch.nn.Linear(2, 2, device="meta")
     with (

@@ -1,5 +1,8 @@
 """Pretraining and codec recipes: they parse, they run, they learn, they stay the same."""
 
+import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,12 @@ from omnisky.model import Model
 from omnisky.model.masking import MaskingConfig
 from omnisky.train import read_recipe
 from omnisky.train.codec import CodecRecipe, train_codec
-from omnisky.train.pretraining import PretrainingObjective, PretrainingRecipe, pretrain
+from omnisky.train.pretraining import (
+    PretrainingObjective,
+    PretrainingRecipe,
+    TokenTable,
+    pretrain,
+)
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 MASKING = MaskingConfig(input_budget=20, output_budget=10)
@@ -53,7 +61,7 @@ def test_every_pretraining_recipe_runs_two_steps(path, codecs, tmp_path):
 def test_what_was_known_can_be_kept_as_it_is(codecs, tmp_path):
     path = RECIPES / "pretrain" / "nano-unlabelled.toml"
     settings = ["data.sources.0.dataset=gaia-apogee-mini", f"codecs={codecs}", "preset=tiny",
-                "train.steps=2", "train.batch_size=8"]  # fmt: skip
+                "train.steps=2", "train.batch_size=8", "token_weights={}"]  # fmt: skip
     first = pretrain(path, [*settings, 'modalities=["gaia_g", "gaia_bp"]'], tmp_path / "first")
     settings += [f"start_from={tmp_path / 'first' / 'model'}", "frozen=true"]
     more = [*settings, 'modalities=["gaia_g", "gaia_bp", "gaia_rp"]']
@@ -147,6 +155,63 @@ def test_fingerprints_tell_data_and_settings_apart(star_tokenizer, tokens):
     c = PretrainingObjective(network, tokens, tokens, MASKING, {"gaia_g": 2.0}).fingerprint
     assert len({a, b, c}) == 3
     assert a == PretrainingObjective(network, tokens, tokens, MASKING).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("masking", "weights", "message"),
+    [
+        (
+            {"never_visible": ("nope",)},
+            {},
+            r"masking\.never_visible names nope, .*it has gaia_xp, gai",
+        ),
+        (
+            {"favoured": ("gaia_g", "nope")},
+            {},
+            r"masking\.favoured names nope, which is no modality",
+        ),
+        ({}, {"gaia_gg": 1.0}, r"token_weights names gaia_gg, .*Correct the name"),
+        ({}, {"gaia_g": -0.5}, r"at least 0; found gaia_g = -0\.5"),
+        ({}, {"gaia_g": float("nan"), "gaia_bp": 0.0}, r"at least 0; found gaia_g = nan\. Use 0"),
+        ({}, {"gaia_g": float("inf")}, r"must be finite .*found gaia_g = inf"),
+    ],
+)
+def test_settings_about_no_modality_are_named(star_tokenizer, tokens, masking, weights, message):
+    network = objective_of(star_tokenizer, tokens).transformer
+    masking = dataclasses.replace(MASKING, **masking)
+    with pytest.raises(ValueError, match=message):
+        PretrainingObjective(network, tokens, tokens, masking, weights)
+
+
+def test_settings_are_checked_before_there_are_tokens(codecs, tmp_path):
+    recipe = RECIPES / "pretrain" / "nano-unlabelled.toml"
+    settings = ["data.sources.0.dataset=gaia-apogee-mini", f"codecs={codecs}", "preset=tiny"]
+    with pytest.raises(ValueError, match="token_weights names gaia_xpp"):
+        pretrain(recipe, [*settings, "token_weights={ gaia_xpp = 2.0 }"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_object_is_described_by_its_source_and_row(star_tokenizer, tokens):
+    network = objective_of(star_tokenizer, tokens).transformer
+    tables = [TokenTable.from_tokens(tokens[:30], "one"), TokenTable.from_tokens(tokens, "other")]
+    objective = PretrainingObjective(network, tables, tokens, MASKING)
+    assert objective.describe(29) == "row 29 of the training tokens of the one"
+    assert objective.describe(30) == "row 0 of the training tokens of the other"
+    assert objective.describe(35) == "row 5 of the training tokens of the other"
+
+
+def test_a_fingerprint_is_that_of_before_budgets_could_be_filled(star_tokenizer, tokens):
+    network = objective_of(star_tokenizer, tokens).transformer
+    objective = PretrainingObjective(network, tokens, tokens, MASKING)
+    masked = dataclasses.asdict(MASKING)
+    del masked["fill"]
+    about = [network.config.to_dict(), masked, objective.weights, objective.mixture]
+    prints = [objective.sources[0].table.fingerprint]
+    text = json.dumps([*about, prints])
+    assert objective.fingerprint == hashlib.sha256(text.encode()).hexdigest()
+    filled = dataclasses.replace(MASKING, fill=True)
+    other = PretrainingObjective(network, tokens, tokens, filled).fingerprint
+    assert other != objective.fingerprint
 
 
 def test_a_missing_codec_is_named(codecs, tmp_path):

@@ -1,17 +1,22 @@
 """Published runs are written down as published."""
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
-from omnisky.model.aion import released_modalities
+from omnisky.model.aion import DOMAINS, released_modalities
 from omnisky.model.config import PRESETS
 from omnisky.model.masking import MaskingConfig
-from omnisky.train import TrainConfig
+from omnisky.surveys import modality
+from omnisky.train import TrainConfig, read_recipe
+from omnisky.train.codec import CodecRecipe
 from omnisky.train.recipe import read_section
 
-FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "pretrain"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+FOLDER = RECIPES / "pretrain"
 PUBLISHED = ("aion-base", "aion-large", "aion-xlarge")
 
 
@@ -35,6 +40,8 @@ def test_training_is_as_published(name):
     assert (train.warmup_steps, train.schedule, train.precision) == (20_500, "cosine", "bf16")
     assert (masking.input_budget, masking.output_budget) == (256, 128)
     assert (masking.alpha, masking.beta, masking.whole, masking.favour) == (0.1, 1.0, 0.0, 0.0)
+    assert masking.fill
+    assert found["layout"] == "aion"
     released = {name for m in released_modalities() for name in (m.name, *m.also)}
     assert set(found["modalities"]) == released
 
@@ -45,10 +52,67 @@ def test_sources_are_single_surveys_and_pairs_but_for_one(name):
     assert found["preset"] in PRESETS
     assert train.steps > 1000
     assert masking.input_budget == 256
+    given = {modality(name).survey for name in found["modalities"]}
     stores = [source["store"] for source in found["data"]["sources"]]
     singles = [store for store in stores if isinstance(store, str)]
     pairs = {frozenset(store) for store in stores if not isinstance(store, str)}
-    assert sorted(singles) == ["desi", "gaia", "hsc", "legacysurvey", "sdss"]
+    assert sorted(singles) == sorted(given) == ["desi", "gaia", "hsc", "legacysurvey", "sdss"]
     every = {frozenset((a, b)) for a in singles for b in singles if a < b}
     assert every - pairs == {frozenset(("desi", "hsc"))}
     assert all(source["weight"] > 0 for source in found["data"]["sources"])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_object_has_the_redshift_of_two_surveys(name):
+    # The released layout has one slot for both.
+    (both,) = (
+        source
+        for source in parts_of(name)[0]["data"]["sources"]
+        if {"desi", "sdss"} <= set(source["store"])
+    )
+    assert set(both["modalities"]) == {"sdss_spectrum", "desi_spectrum", "desi_z"}
+
+
+def codec_recipes_of(name):
+    """Return the codec recipes that the header of a recipe names."""
+    text = (FOLDER / f"{name}.toml").read_text()
+    header = text[: text.index("\ncodecs = ")]
+    files = [RECIPES / "codecs" / file for file in re.findall(r"[\w-]+\.toml", header)]
+    return [read_recipe(path, CodecRecipe) for path in files if path.is_file()]
+
+
+def made_by(recipe):
+    """Return tokens and largest vocabulary of each modality that a codec recipe makes."""
+    if recipe.learned is not None:
+        with torch.device("meta"):
+            codec = recipe.learned.build()
+        return {name: (codec.of(name).n_tokens, codec.vocab_size) for name in codec.modalities}
+    assert recipe.scalars.layout == "aion"
+    # What that makes of coefficients and catalogues is for the tests of fitting.
+    sizes = {
+        "gaia_xp_bp": (55, 1024),
+        "gaia_xp_rp": (55, 1024),
+        "legacysurvey_catalog": (100, 3468),
+    }
+    return {name: sizes.get(name, (1, recipe.scalars.bins)) for name in recipe.scalars.modalities}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_its_codec_recipes_make_all_that_its_network_takes(name):
+    made = {}
+    for recipe in codec_recipes_of(name):
+        new = made_by(recipe)
+        assert not made.keys() & new.keys()
+        made |= new
+    assert made.keys() == set(parts_of(name)[0]["modalities"])
+    for domain, listed in zip(DOMAINS.values(), released_modalities(), strict=True):
+        for modality_name in domain.names:
+            tokens, vocabulary = made[modality_name]
+            assert tokens == listed.n_tokens
+            assert vocabulary <= domain.vocabulary
+
+
+def test_redshifts_of_two_surveys_are_on_one_grid():
+    scalars = read_recipe(RECIPES / "codecs" / "scalars-aion.toml", CodecRecipe).scalars
+    assert scalars.settings("desi_z") == scalars.settings("sdss_z")
+    assert scalars.settings("desi_z")["scale"] == "linear"

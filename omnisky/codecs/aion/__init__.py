@@ -3,6 +3,6 @@
 Formats only: the networks are those of the rooms beside this one, which also train ours.
 """
 
-from omnisky.codecs.aion.folders import COMPAT, NAMES, folder_name, load_aion
+from omnisky.codecs.aion.folders import COMPAT, load_aion
 
-__all__ = ["COMPAT", "NAMES", "folder_name", "load_aion"]
+__all__ = ["COMPAT", "load_aion"]

@@ -22,6 +22,7 @@ from omnisky.codecs.quantisers.quantile import means_in_bins
 from omnisky.codecs.scalars.coefficients import CoefficientsCodec, CoefficientsCodecConfig
 from omnisky.codecs.scalars.scalar import ScalarCodec, ScalarCodecConfig
 from omnisky.codecs.scalars.scales import Table
+from omnisky.pretrained import NAMES
 from omnisky.storage import CheckpointError
 
 __all__ = ["load"]
@@ -100,8 +101,6 @@ def _scalar(modality: str, tables: Table, compat: str | None, **more: Any) -> Sc
 
 
 def _check_modality(config: Mapping[str, Any], modalities: tuple[str, ...]) -> None:
-    from omnisky.codecs.aion.folders import NAMES
-
     found = config["modality"]
     if NAMES.get(found) != modalities:
         raise CheckpointError(

@@ -2,8 +2,8 @@
 
 What the release does wrong, and what `compat` does about it:
 
-* catalogue ids are those of the codec, 204 below those of the transformer, and empty places are
-  9999, which no embedding has: `aion_ids` gives the transformer's ids, with compat the codec's;
+* its catalogue ids are 204 below those of its transformer, and empty places are 9999, which no
+  embedding has: ids are the transformer's here, always; `aion_ids` also gives the released ones;
 * shapes decode to the upper edge of their bin: the middle here, the edge with compat;
 * codecs encode differently in training mode, where the statistics of the batch at hand replace
   those learned: here the mode makes no difference, with compat neither.
@@ -12,17 +12,18 @@ What the release does wrong, and what `compat` does about it:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from omnisky.codecs.codec import Codec
+from omnisky.codecs.codec import Codec, TokenGroup
 from omnisky.codecs.surroundings.catalog import CatalogCodec, CatalogCodecConfig
 from omnisky.codecs.surroundings.segmentation import SegmentationCodec, SegmentationCodecConfig
+from omnisky.modalities import Catalog, Measurement
 
-__all__ = ["aion_ids", "from_aion_ids", "load"]
+__all__ = ["AionCatalogCodec", "aion_ids", "from_aion_ids", "load"]
 
 # Ids of the transformer before those of the codec: sentinels, start, end, padding and unknown; its
 # embedding takes 0 for padding.
@@ -31,6 +32,7 @@ _CELLS, _BINS, _SOURCES = 96, 1024, 20
 _SHAPES = ("SHAPE_E1", "SHAPE_E2", "SHAPE_R")
 _OFFSETS = (0, _CELLS, 2 * _CELLS, 2 * _CELLS + _BINS, 2 * _CELLS + 2 * _BINS)
 _SIZES = (_CELLS, _CELLS, _BINS, _BINS, _BINS)
+_VOCABULARY = _SPECIALS + sum(_SIZES)
 # How it was trained: of no effect on tokens.
 _TRAINING = (
     *("reconstruction_loss", "quantisation_loss_weight", "lr", "lr_warmup"),
@@ -39,13 +41,54 @@ _TRAINING = (
 )
 
 
+class AionCatalogCodec(CatalogCodec):
+    """Encode catalogues as AION-1's transformer reads them: all columns in one vocabulary.
+
+    Of 20 sources, 96 cells and 1024 bins, without a token that counts the sources.
+
+    Raises
+    ------
+    ValueError
+        If the configuration has other sizes.
+    """
+
+    kind: ClassVar[str] = "aion-catalog-codec"
+
+    def __init__(self, config: CatalogCodecConfig) -> None:
+        found = (config.sources, config.cells, config.bins, config.count)
+        if found != (expected := (_SOURCES, _CELLS, _BINS, False)):
+            raise ValueError(
+                f"catalog codec of {config.modality!r}: AION-1's vocabulary has sources, cells, "
+                f"bins and count of {expected}; found {found}"
+            )
+        super().__init__(config)
+
+    @property
+    def groups(self) -> tuple[TokenGroup, ...]:
+        n_tokens = _SOURCES * len(_SIZES)
+        return (TokenGroup(kind="code", n_tokens=n_tokens, vocab_size=_VOCABULARY),)
+
+    def encode_masked(self, measurement: Measurement) -> tuple[Tensor, Tensor]:
+        ids, mask = super().encode_masked(measurement)
+        return aion_ids(ids, mask), mask
+
+    def decode(self, ids: Tensor, mask: Tensor | None = None) -> Catalog:
+        """Return catalogues; sources with an id that is of another column come back absent."""
+        mask = self.check_ids(ids, mask)
+        own, known = from_aion_ids(ids)
+        return super().decode(own, mask & known)
+
+    def values(self) -> None:
+        """Return None: an id means a number of another column each."""
+
+
 def aion_ids(ids: Tensor, mask: Tensor, *, compat: str | None = None) -> Tensor:
     """Return AION-1's ids of catalogue tokens.
 
     Parameters
     ----------
     ids : LongTensor, shape (object, 100)
-        Ids of a loaded catalog codec: each token counts from 0.
+        Ids that count from 0 in each column, as those of `CatalogCodec`.
     mask : BoolTensor, shape (object, 100)
         True where the token exists.
     compat : {"aion-0.0.2"}, optional
@@ -111,7 +154,7 @@ def load(
 
 def _catalog(
     config: Mapping[str, Any], tensors: dict[str, Tensor], modality: str, compat: str
-) -> CatalogCodec:
+) -> AionCatalogCodec:
     if config["mask_value"] != _EMPTY or len(config) > 1:
         raise ValueError(f"expected {{'mask_value': {_EMPTY}}}; found {dict(config)}")
     tables = []
@@ -125,7 +168,7 @@ def _catalog(
         tensors.pop(f"_quantizer.quantizers.{name}._reservoir", None)
     _nothing_else(tensors)
     table = torch.stack(tables).double()
-    codec = CatalogCodec(
+    codec = AionCatalogCodec(
         CatalogCodecConfig(
             modality=modality,
             sources=_SOURCES,

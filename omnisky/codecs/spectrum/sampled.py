@@ -17,6 +17,7 @@ learn to see the small ones under the large; with the large ones removed it need
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -135,7 +136,19 @@ class SampledSpectrumCodec(LearnedCodec):
         Directions are the leading eigenvectors of the covariance of the compressed spectra divided
         by the median noise of each pixel. Spectra far from the mean (hot stars among cool ones)
         are scaled down first, so that a few per cent of the sample do not take the directions.
+
+        Raises
+        ------
+        ValueError
+            If no spectrum has errors.
         """
+        known = _with_errors(spectra, self.modality)
+        if not known.any():
+            raise ValueError(
+                f"{self.modality}: no spectrum has errors, so no pixel can be weighed; give them, "
+                "e.g. Spectrum.from_error(flux, error, wavelength)"
+            )
+        spectra = spectra[known]
         flux, error, mask = _tensors(spectra, self.config)
         self.wavelength.copy_(torch.from_numpy(spectra.wavelength))
         log_norm = self._log_norm(flux, mask)[:, 0]
@@ -260,12 +273,12 @@ class SampledSpectrumCodec(LearnedCodec):
     ) -> tuple[Tensor, Bool[Tensor, "object token"]]:
         measurement = self.expect(measurement, Spectrum)
         _check_grid(measurement.wavelength, self.wavelength.cpu().numpy(), self.modality)
+        present = torch.from_numpy(_with_errors(measurement, self.modality))[:, None]
         tokens = []
         for start in range(0, len(measurement), batch_size):
             batch = self.prepare(measurement[start : start + batch_size])
             codes = self.autoencoder.encode(batch["residual"], batch["log_noise"])
             tokens.append(torch.cat([batch["tokens"], codes], dim=1))
-        present = torch.from_numpy(measurement.present)[:, None]
         ids = torch.cat(tokens).cpu()
         return torch.where(present, ids, 0), present.expand(-1, self.n_tokens).clone()
 
@@ -299,6 +312,24 @@ def _check_grid(found: np.ndarray, grid: np.ndarray, modality: str) -> None:
             f"modality {modality!r} is sampled at {grid[0]:g} … {grid[-1]:g} nm in {len(grid)} "
             f"pixels; found {ends}{len(found)} pixels. Resample the spectra onto that grid, in nm"
         )
+
+
+def _with_errors(spectra: Spectrum, modality: str) -> np.ndarray:
+    """Return the objects that have a good pixel with a known error, shape (object,).
+
+    Without errors no pixel can be weighed: every object would get the same tokens. It warns rather
+    than raises even if no object has any, as tables and stores are encoded piece by piece.
+    """
+    known = np.any(spectra.mask & (spectra.ivar > 0), axis=1)
+    lost = spectra.present & ~known
+    if lost.any():
+        warnings.warn(
+            f"{modality}: {lost.sum()} of {spectra.present.sum()} spectra have no errors and count "
+            f"as absent; the first is object {lost.argmax()}. Give their errors, e.g. "
+            "Spectrum.from_error(flux, error, wavelength)",
+            stacklevel=5,  # the caller of Tokenizer.encode
+        )
+    return known
 
 
 def _tensors(

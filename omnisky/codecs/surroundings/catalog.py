@@ -165,7 +165,7 @@ class CatalogCodec(Codec):
         columns[4] = self._radius(columns[4])
         return Catalog(*(c.numpy() for c in columns), mask=known.numpy())
 
-    def values(self) -> Tensor:
+    def values(self) -> Tensor | None:
         """Return what each id means: a number of sources, arcsec or ellipticities.
 
         Rows of smaller vocabularies end in copies of their last value.

@@ -39,6 +39,8 @@ class Reading:
         What is known; objects may miss modalities, but not all of them.
     keep : bool
         Whether to keep what was read; otherwise each call reads again, in little memory.
+    first : int
+        Number of the first object, for its random numbers; that of a part of a table.
 
     Raises
     ------
@@ -48,8 +50,8 @@ class Reading:
         If an object has no tokens at all.
     """
 
-    def __init__(self, model: Model, given: Tokens, *, keep: bool = True) -> None:
-        self._model, self._keep = model, keep
+    def __init__(self, model: Model, given: Tokens, *, keep: bool = True, first: int = 0) -> None:
+        self._model, self._keep, self._first = model, keep, first
         self.given = tuple(given)
         self._ids, self._known = model.network.lay_out(given)
         count = self._known.sum(1)
@@ -104,7 +106,7 @@ class Reading:
                 here = objects[rows]
                 parts = [(branch, kept.of(rows)) for branch, kept in held]
                 table = (self._ids[here], self._known[here])
-                sampler = Sampler(sampling, parts, table, here.numpy(), samples)
+                sampler = Sampler(sampling, parts, table, here.numpy() + self._first, samples)
                 for one, found in zip(asked, drawn, strict=True):
                     found.append((here, samples, sampler.draw(one, last=one is asked[-1])))
         return self._assembled(names, asked, drawn, sampling.n_samples)

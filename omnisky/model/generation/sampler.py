@@ -39,6 +39,20 @@ class Target:
     number: int
     codec: Codec | None
 
+    def possible(
+        self, logits: Float[Tensor, "row id"], token: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row id"]:
+        """Return logits of what the codec can decode: a network may have more ids (AION-1 does)."""
+        if self.codec is None:
+            return logits
+        sizes = [group.vocab_size for group in self.codec.groups for _ in range(group.n_tokens)]
+        size = torch.tensor(sizes, device=token.device)[token]
+        logits = logits[:, : int(size.max())]
+        if int(size.min()) >= logits.shape[1]:
+            return logits
+        ids = torch.arange(logits.shape[1], device=token.device)
+        return logits.masked_fill(ids >= size[:, None], -torch.inf)
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -225,7 +239,8 @@ class Sampler:
                 parts = [(p, old + branch.weight * new) for (p, old), (_, new) in pairs]
             else:
                 parts = [(p, branch.weight * new) for p, new in found]
-        yield from parts
+        token = asked.flatten()[rows]
+        yield from ((part, target.possible(logits, token[part])) for part, logits in parts)
 
     def _readings(self) -> Iterator[tuple[Branch, Read]]:
         """Yield each branch with what was read; anew if something was drawn since."""

@@ -17,8 +17,10 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from numbers import Real
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -30,6 +32,7 @@ _Schedule: TypeAlias = Literal["geometric", "linear", "cosine"]
 _Context: TypeAlias = Literal["fresh", "append"]
 
 _STEPS = 12
+_OPTIONAL = ("steps", "top_k")
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -100,6 +103,8 @@ class Sampling:
     ------
     ValueError
         If a value is unknown, out of range, or says nothing together with another.
+    TypeError
+        If one that counts is no whole number.
     """
 
     n_samples: int = 16
@@ -124,6 +129,10 @@ class Sampling:
         return cls(**options)
 
     def __post_init__(self) -> None:
+        for name in ("n_samples", "steps", "top_k", "seed"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | np.integer) or (value is None and name in _OPTIONAL)):
+                raise TypeError(f"{name} must be a whole number; found {value!r}")
         for name, kind in (("method", _Method), ("context", _Context), ("schedule", _Schedule)):
             value, allowed = getattr(self, name), get_args(kind)
             if value not in allowed and not (name == "schedule" and value is None):
@@ -154,7 +163,7 @@ class Sampling:
                 f"nothing; leave them out. Found {self.steps}, {self.schedule}"
             )
         weights = self.guidance.values() if isinstance(self.guidance, Mapping) else [self.guidance]
-        if not weights or not all(math.isfinite(weight) for weight in weights):
+        if not weights or not all(isinstance(w, Real) and math.isfinite(w) for w in weights):
             raise ValueError(
                 "guidance is a finite number, or finite numbers by modality given; found "
                 f"{self.guidance!r}"

@@ -26,6 +26,8 @@ _XP = "2023A&A...674A...2D"
 _XP_EXTERNAL = "2023A&A...674A...3M"
 _PHOTOMETRY = "2021A&A...649A...3R"
 _ASTROMETRY = "2021A&A...649A...2L"
+_DR2 = "2018A&A...616A...1G"
+_DR2_ASTROMETRY = "2018A&A...616A...2L"
 
 
 def _magnitude(band: str, letters: str) -> Modality:
@@ -125,7 +127,8 @@ PARALLAX = Modality(
     # Noise makes negative parallaxes; they are measurements and stay.
     description="Gaia parallax at the reference epoch of its release",
     valid_range=(-100.0, 1000.0),
-    bibcodes=(_MISSION, _DR3, _ASTROMETRY),
+    # Of either release: the data set gaia-apogee, which nano learned from, has those of DR2.
+    bibcodes=(_MISSION, _DR3, _ASTROMETRY, _DR2, _DR2_ASTROMETRY),
 )
 
 MAGNITUDES = {
@@ -179,6 +182,12 @@ GAIA = Survey(
         _ASTROMETRY: """@article{lindegren2021, author={Lindegren, L. and others},
   title={Gaia Early Data Release 3: The astrometric solution},
   journal={A&A}, year={2021}, volume={649}, pages={A2}, doi={10.1051/0004-6361/202039709}}""",
+        _DR2: """@article{gaiadr2, author={{Gaia Collaboration}},
+  title={Gaia Data Release 2: Summary of the contents and survey properties},
+  journal={A&A}, year={2018}, volume={616}, pages={A1}, doi={10.1051/0004-6361/201833051}}""",
+        _DR2_ASTROMETRY: """@article{lindegren2018, author={Lindegren, L. and others},
+  title={Gaia Data Release 2: The astrometric solution},
+  journal={A&A}, year={2018}, volume={616}, pages={A2}, doi={10.1051/0004-6361/201832727}}""",
     },
 )
 

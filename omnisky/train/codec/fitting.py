@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from omnisky.codecs.aion.surroundings import AionCatalogCodec
 from omnisky.codecs.codec import Codec
 from omnisky.codecs.scalars.coefficients import CoefficientsCodec
 from omnisky.codecs.scalars.scalar import ScalarCodec
@@ -16,7 +17,7 @@ from omnisky.data.split import split_by_id
 from omnisky.modalities import Catalog, Coefficients, Scalar, UnknownModalityError
 from omnisky.surveys import modalities
 from omnisky.train.codec.recipe import DataRecipe, ScalarsRecipe
-from omnisky.train.codec.sources import InMemory, open_source
+from omnisky.train.codec.sources import InMemory, open_source, thinned
 
 __all__ = ["fit_codec"]
 
@@ -26,7 +27,8 @@ def fit_codec(name: str, recipe: ScalarsRecipe, sources: Sequence[DataRecipe], r
 
     Only its train split is used.
 
-    Scalars of a store are read a partition at a time, so that it may have any size.
+    Scalars of a store are read a partition at a time, so that it may have any size; of coefficients
+    and catalogs, all objects that the source shall give are in memory.
 
     Parameters
     ----------
@@ -46,7 +48,6 @@ def fit_codec(name: str, recipe: ScalarsRecipe, sources: Sequence[DataRecipe], r
     ValueError
         If it is of another kind, or the bins cannot be fitted.
     """
-    settings = recipe.settings(name)
     tried = []
     for source in sources:
         if source.modality not in ("", name):
@@ -58,9 +59,13 @@ def fit_codec(name: str, recipe: ScalarsRecipe, sources: Sequence[DataRecipe], r
             continue
         if not isinstance(training, InMemory) and _is_scalar(name, training.store):
             return ScalarCodec.fit_store(
-                training.store, name, where=lambda ids: split_by_id(ids) == "train", **settings
+                training.store,
+                name,
+                where=lambda ids: split_by_id(ids) == "train",
+                **recipe.settings(name),
             )
-        return _fitted(name, training.read(np.arange(len(training))), settings)
+        training = thinned(training, source.objects)
+        return _fitted(name, training.read(np.arange(len(training))), recipe)
     raise UnknownModalityError("; ".join(tried) or f"no section [[data]] is for {name!r}")
 
 
@@ -68,10 +73,14 @@ def _is_scalar(name: str, store: Any) -> bool:
     return any(layout.name == name for layout in store.layout.scalars)
 
 
-def _fitted(name: str, measurement: Any, settings: dict[str, Any]) -> Codec:
+def _fitted(name: str, measurement: Any, recipe: ScalarsRecipe) -> Codec:
+    settings, released = recipe.settings(name), recipe.layout == "aion"
     if isinstance(measurement, Coefficients):
-        return CoefficientsCodec.fit(measurement, modality=name, **settings)
+        more = {"parts": 0} if released else {}
+        return CoefficientsCodec.fit(measurement, modality=name, **settings, **more)
     if isinstance(measurement, Catalog):
+        if released:
+            return AionCatalogCodec.fit(measurement, modality=name, count=False, **settings)
         return CatalogCodec.fit(measurement, modality=name, **settings)
     if not isinstance(measurement, Scalar):
         declared = modalities().get(name)

@@ -81,6 +81,12 @@ class CodecObjective:
             counts.append(len(found))
         return batches, counts
 
+    def describe(self, index: int) -> str:
+        """Return where a training object is found: source, modality and row."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        part, place = self.parts[number], index - int(self._starts[number])
+        return f"{part.training.place(place)} of the {part.source}, {part.modality}"
+
     def take_usage(self) -> Tensor:
         """Return how often each code was chosen since the last call, LongTensor (code,)."""
         usage, self._usage = self._usage.cpu(), torch.zeros_like(self._usage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from omnisky.codecs.codec import LearnedCodec
 from omnisky.codecs.loading import codec_class
@@ -36,6 +36,9 @@ class ScalarsRecipe:
     two_tokens : tuple of str
         Scalars that get a second token, the place within the bin: those measured more precisely
         than `bins` values can tell.
+    layout : {"own", "aion"}
+        "aion" makes tokens that the network of AION-1's release takes: one a scalar, coefficients
+        as they are rather than relative to their first, catalogues in one vocabulary.
     """
 
     modalities: tuple[str, ...]
@@ -44,8 +47,14 @@ class ScalarsRecipe:
     scales: dict[str, str] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     two_tokens: tuple[str, ...] = ()
+    layout: Literal["own", "aion"] = "own"
 
     def __post_init__(self) -> None:
+        if self.layout == "aion" and self.two_tokens:
+            raise ValueError(
+                f"two_tokens has {', '.join(self.two_tokens)}, but in AION-1's layout a scalar has "
+                "one token; leave out two_tokens, or layout"
+            )
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):
             raise ValueError(f"name modalities, each once; found {list(self.modalities)}")
         about = {"scales": self.scales, "ranges": self.ranges, "two_tokens": self.two_tokens}
@@ -118,7 +127,8 @@ class DataRecipe:
     weight : float
         Share of a training batch, relative to the other sources.
     objects : int
-        Most objects to train on, taken evenly along the sky; 0 for all.
+        Most objects to train on, taken evenly along the sky; 0 for all. Bins of scalars are fitted
+        to all of a store in any case.
     """
 
     dataset: str = ""

@@ -20,6 +20,7 @@ from omnisky.data import datasets
 from omnisky.data.split import split_by_id
 from omnisky.modalities import Measurement, SkyObjects, UnknownModalityError
 from omnisky.surveys import modality as declaration
+from omnisky.train.codec.arms import kept_as, part_of, with_arms
 from omnisky.train.codec.recipe import DataRecipe, MockRecipe
 from omnisky.train.parallel import in_main_process
 
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
     from omnisky.mock import Universe
     from omnisky.surveys.survey import Problems
 
-__all__ = ["InMemory", "InStore", "Objects", "Part", "mock_store", "open_parts", "open_source"]
+__all__ = [
+    "InMemory",
+    "InStore",
+    "Objects",
+    "Part",
+    "mock_store",
+    "open_parts",
+    "open_source",
+    "thinned",
+]
 
 # Objects of one task of drawing a mock universe, and those made at a time.
 _TASK, _BATCH = 512, 64
@@ -47,12 +57,26 @@ class Objects(Protocol):
         """Return the measurements of some objects, in the order asked for."""
         ...
 
+    def place(self, index: int) -> str:
+        """Return in a few words where an object is found."""
+        ...
+
 
 class InMemory:
-    """Objects held in memory; those that lack the measurement are left out."""
+    """Objects held in memory; those that lack the measurement are left out.
 
-    def __init__(self, measurement: Measurement) -> None:
+    Parameters
+    ----------
+    measurement : Measurement
+        The measurements.
+    rows : array of int, shape (object,), optional
+        Which rows of their data set these are; by default all of them.
+    """
+
+    def __init__(self, measurement: Measurement, rows: np.ndarray | None = None) -> None:
         self._measurement = measurement[measurement.present]
+        rows = np.arange(len(measurement)) if rows is None else rows
+        self.rows = rows[measurement.present]
 
     def __len__(self) -> int:
         return len(self._measurement)
@@ -60,6 +84,10 @@ class InMemory:
     def read(self, index: np.ndarray) -> Measurement:
         """Return the measurements of some objects."""
         return self._measurement[index]
+
+    def place(self, index: int) -> str:
+        """Return an object's row in the data set."""
+        return f"row {self.rows[index]}"
 
     def fingerprint(self) -> str:
         """Return the sha256 of all arrays."""
@@ -79,7 +107,7 @@ class InStore:
     store : Store
         The store.
     modality : str
-        Which of its modalities.
+        Which of its modalities, or an arm of its Gaia XP coefficients.
     rows : array of int, shape (object,)
         Which rows.
     """
@@ -88,14 +116,20 @@ class InStore:
         from omnisky.data.stream import RowReader
 
         self.store, self.modality, self.rows = store, modality, rows
-        self._reader = RowReader(store, [modality])
+        self._kept = kept_as(modality, store.modalities)
+        self._reader = RowReader(store, [self._kept])
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def read(self, index: np.ndarray) -> Measurement:
         """Read the measurements of some objects."""
-        return self._reader.read(self.rows[index]).observations[self.modality]
+        found = self._reader.read(self.rows[index]).observations[self._kept]
+        return part_of(found, self.modality, self._kept)
+
+    def place(self, index: int) -> str:
+        """Return an object's row in the store."""
+        return f"row {self.rows[index]}"
 
     def fingerprint(self) -> str:
         """Return the sha256 of the store's own fingerprint and of the rows."""
@@ -162,8 +196,8 @@ def open_parts(
             name=f"{name} {number}" if shared else name,
             modality=name,
             source=source,
-            training=_some(training, source.objects),
-            held_out=_some(held, held_out),
+            training=thinned(training, source.objects),
+            held_out=thinned(held, held_out),
         )
         parts.append(part)
     if missing := [m for m in modalities if m not in {part.modality for part in parts}]:
@@ -207,16 +241,15 @@ def open_source(
             known = ", ".join([*data.observations, *data.labels])
             raise UnknownModalityError(f"the {source} has no {modality!r}; it has {known}")
         whole = measured[modality]
-        training, held_out = (InMemory(whole[data.split == s]) for s in ("train", "calibration"))
+        rows = [np.flatnonzero(data.split == split) for split in ("train", "calibration")]
+        training, held_out = (InMemory(whole[mine], mine) for mine in rows)
         return training, held_out
     from omnisky.data.store import open_store
 
     path = mock_store(source.mock, modality, run) if source.mock is not None else source.store
     store = open_store(path)
-    if modality not in store.modalities:
-        raise UnknownModalityError(
-            f"the {source} has no {modality!r}; it has {', '.join(store.modalities)}"
-        )
+    if modality not in (there := with_arms(store.modalities)):
+        raise UnknownModalityError(f"the {source} has no {modality!r}; it has {', '.join(there)}")
     split = split_by_id(store.coordinates()["object_id"])
     training, held_out = (
         InStore(store, modality, np.flatnonzero(split == s)) for s in ("train", "calibration")
@@ -224,14 +257,14 @@ def open_source(
     return training, held_out
 
 
-def _some(objects: InMemory | InStore, count: int) -> InMemory | InStore:
+def thinned(objects: InMemory | InStore, count: int) -> InMemory | InStore:
     """Return so many objects at most, evenly spaced; 0 for all."""
     if not count or len(objects) <= count:
         return objects
     index = np.linspace(0, len(objects) - 1, count).astype(np.int64)
     if isinstance(objects, InStore):
         return InStore(objects.store, objects.modality, objects.rows[index])
-    return InMemory(objects.read(index))
+    return InMemory(objects.read(index), objects.rows[index])
 
 
 def mock_store(mock: MockRecipe, modality: str, run: Path) -> Path:
@@ -253,7 +286,8 @@ def mock_store(mock: MockRecipe, modality: str, run: Path) -> Path:
     if survey not in SURVEYS:
         known = [name for s in SURVEYS for name in modalities_of(s)]
         raise UnknownModalityError(f"no mock survey has {modality!r}; there are {', '.join(known)}")
-    names, what = [modality], modality
+    what = kept_as(modality, modalities_of(survey))
+    names = [what]
     if declaration(modality).kind == "scalar":
         names = [n for n in modalities_of(survey) if declaration(n).kind == "scalar"]
         what = f"{survey}-scalars"

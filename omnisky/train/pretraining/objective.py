@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -20,11 +21,45 @@ from omnisky.train.pretraining.recipe import EvaluationRecipe
 from omnisky.train.pretraining.tokentable import TokenTable
 from omnisky.train.speed import work_of
 
-__all__ = ["Laid", "PretrainingObjective"]
+__all__ = ["Laid", "PretrainingObjective", "check_settings"]
 
 # Tokens evaluated at a time, which bounds memory.
 _TOKENS_AT_ONCE = 40_000
 _EVALUATION = EvaluationRecipe()
+
+
+def check_settings(
+    network: Transformer, masking: MaskingConfig, token_weights: Mapping[str, float]
+) -> None:
+    """Check that settings by modality are about modalities of a network.
+
+    Raises
+    ------
+    ValueError
+        If one is about another, or a weight is negative or not finite.
+    """
+    ours = _own_names(network)
+    for key, names in (
+        ("masking.never_visible", masking.never_visible),
+        ("masking.favoured", masking.favoured),
+        ("token_weights", token_weights),
+    ):
+        if unknown := [name for name in names if name not in ours]:
+            raise ValueError(
+                f"{key} names {', '.join(unknown)}, which is no modality of the model; it has "
+                f"{', '.join(ours)}. Correct the name, or add it to modalities"
+            )
+    if bad := {n: w for n, w in token_weights.items() if not 0 <= w < math.inf}:
+        raise ValueError(
+            f"token_weights must be finite and at least 0; found "
+            f"{', '.join(f'{name} = {weight}' for name, weight in bad.items())}. Use 0 for a "
+            "modality whose tokens shall not count"
+        )
+
+
+def _own_names(network: Transformer) -> dict[str, str]:
+    """Return the network's own name of a modality under each name that it goes by."""
+    return {name: m.name for m in network.config.modalities for name in (m.name, *m.also)}
 
 
 class Laid:
@@ -140,7 +175,7 @@ class PretrainingObjective:
     UnknownModalityError
         If the network does not know a modality.
     ValueError
-        If tokens do not fit the network.
+        If tokens do not fit the network, or settings are about other modalities than its own.
     """
 
     def __init__(
@@ -154,6 +189,8 @@ class PretrainingObjective:
         weights: Sequence[float] = (),
         evaluation: EvaluationRecipe = _EVALUATION,
     ) -> None:
+        check_settings(module, masking, token_weights or {})
+        ours = _own_names(module)
         self.module: nn.Module = module
         self.transformer = module
         self.masking = masking
@@ -164,10 +201,16 @@ class PretrainingObjective:
         self.n_examples = sum(counts)
         self.mixture = list(zip(counts, weights or [1.0] * len(counts), strict=True))
         self._starts = np.concatenate([[0], np.cumsum(counts)])
-        self.weights = {n: (token_weights or {}).get(n, 1.0) for n in module.names}
-        self.hidden = tuple(module.names.index(n) for n in masking.never_visible)
-        self.favoured = tuple(module.names.index(n) for n in masking.favoured)
-        about = [module.config.to_dict(), asdict(masking), self.weights, self.mixture]
+        self.weights = dict.fromkeys(module.names, 1.0)
+        self.weights |= {ours[name]: weight for name, weight in (token_weights or {}).items()}
+        self.hidden, self.favoured = (
+            tuple(module.names.index(ours[name]) for name in names)
+            for names in (masking.never_visible, masking.favoured)
+        )
+        masked = asdict(masking)
+        if not masking.fill:
+            del masked["fill"]  # runs of before it could be told go on
+        about = [module.config.to_dict(), masked, self.weights, self.mixture]
         prints = [source.table.fingerprint for source in self.sources]
         self.fingerprint = hashlib.sha256(json.dumps([*about, prints]).encode()).hexdigest()
 
@@ -188,6 +231,12 @@ class PretrainingObjective:
         metrics = {f"entropy/{name}": s / counts[name] for name, s in sums.items()}
         work = work_of(self.transformer, batch.visible, batch.asked)
         return total / len(indices), metrics | work
+
+    def describe(self, index: int) -> str:
+        """Return the source of a training object, and its row in the table of tokens."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        row = index - int(self._starts[number])
+        return f"row {row} of the training tokens of the {self.sources[number].table.name}"
 
     def _drawn(self, indices: np.ndarray, generator: torch.Generator) -> _Batch:
         """Read objects and draw what they show; those of one source come one after the other."""

@@ -159,17 +159,21 @@ class PretrainingRecipe:
     data : PretrainingData
         Sources of objects.
     codecs : str or tuple of str
-        Where the codecs are: folders with one codec folder a modality, models that ship with
-        omnisky (``"nano"``), or codecs that do (``"image"``). Where two have a modality, the first
-        counts.
+        Where the codecs are: folders with one codec folder a modality, folders of models, AION-1's
+        included, models that ship with omnisky (``"nano"``), or codecs that do (``"image"``). Where
+        two have a modality, the first counts; `start_from` keeps the codecs that it has, whatever
+        they have.
     modalities : tuple of str
-        Which of them the model reads and writes, in the order of its slots; by default all.
+        Which of them the model is trained on, in the order of its slots; by default all.
     masking : MaskingConfig
         What is hidden.
     train : TrainConfig
         How long and how fast.
     preset : str
         Size of the model.
+    layout : {"own", "aion"}
+        Of a fresh model: ours, or exactly the network that AION-1 released, which takes only
+        modalities and codecs as they were there (`omnisky.model.Model.from_preset`).
     start_from : str
         Pretrained model to go on from, its new modalities appended; empty for a fresh one.
     frozen : bool
@@ -188,6 +192,7 @@ class PretrainingRecipe:
     train: TrainConfig
     modalities: tuple[str, ...] = ()
     preset: str = "nano"
+    layout: Literal["own", "aion"] = "own"
     start_from: str = ""
     frozen: bool = False
     token_weights: dict[str, float] = field(default_factory=dict)
@@ -197,6 +202,11 @@ class PretrainingRecipe:
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1); found {self.dropout!r}")
+        if self.layout != "own" and self.start_from:
+            raise ValueError(
+                f"layout = {self.layout!r} is for a fresh model; that of {self.start_from} is what "
+                "it is. Leave out layout, or start_from"
+            )
         if self.frozen and not self.start_from:
             raise ValueError(
                 "frozen = true keeps what start_from knows; name a model to start from"

@@ -11,14 +11,13 @@ import torch
 
 from omnisky.codecs.codec import Codec
 from omnisky.codecs.loading import load_pretrained
-from omnisky.codecs.loading import shipped as shipped_codecs
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.model.model import Model
-from omnisky.model.model import shipped as shipped_models
+from omnisky.pretrained import codec_folders, is_own, shipped_codecs, shipped_models
 from omnisky.train.loop import train
 from omnisky.train.parallel import in_main_process
 from omnisky.train.pretraining.matrix import AnyToAny, any_to_any
-from omnisky.train.pretraining.objective import PretrainingObjective
+from omnisky.train.pretraining.objective import PretrainingObjective, check_settings
 from omnisky.train.pretraining.recipe import PretrainingRecipe
 from omnisky.train.pretraining.tokenising import Part, tokenise_sources
 from omnisky.train.recipe import read_recipe, write_json
@@ -57,10 +56,14 @@ def pretrain(
     folder = Path(out)
     if (folder / "model").exists():
         raise FileExistsError(f"{folder / 'model'} exists; choose another --out or remove it")
-    tokenizer = _tokenizer(plan)
-    parts = tokenise_sources(plan.data, tokenizer, folder)
+    codecs: dict[str, Codec] = {}
+    for place in _places(plan):
+        codecs = {**_codecs_of(place), **codecs}
     torch.manual_seed(plan.train.seed)
-    model = _begun(plan, tokenizer)
+    model, tokenizer = _begun(plan, codecs)
+    # Before hours may be spent on tokens.
+    check_settings(model.network, plan.masking, plan.token_weights)
+    parts = tokenise_sources(plan.data, tokenizer, folder)
     model.network.set_dropout(plan.dropout)
     objective = _objective(model, plan, parts)
     if in_main_process():
@@ -75,15 +78,19 @@ def pretrain(
     return model
 
 
-def _begun(plan: PretrainingRecipe, tokenizer: Tokenizer) -> Model:
-    """Return the model that training begins with."""
+def _begun(plan: PretrainingRecipe, codecs: dict[str, Codec]) -> tuple[Model, Tokenizer]:
+    """Return the model that training begins with, and the codecs of what it is trained on."""
     if not plan.start_from:
+        tokenizer = _chosen(plan, codecs)
         # Divided weights are made where they are kept; nobody needs memory for all of them.
         divided = plan.train.sharding == "fsdp2"
         with torch.device("meta") if divided else nullcontext():
-            return Model.from_preset(plan.preset, tokenizer)
+            return Model.from_preset(plan.preset, tokenizer, plan.layout), tokenizer
     base = Model.from_pretrained(plan.start_from)
-    model = base.extended(tokenizer)
+    # What a base reads, it reads as it learned to; its shared codecs serve new modalities, too.
+    shared = {name: codec for codec in base.codecs.values() for name in codec.modalities}
+    tokenizer = _chosen(plan, {**base.codecs, **codecs, **shared}, (*base.codecs, *codecs))
+    model = base.extended(Tokenizer({**base.codecs, **tokenizer.codecs}))
     if plan.frozen:
         known = dict(base.network.named_parameters())
         if known.keys() == dict(model.network.named_parameters()).keys():
@@ -93,7 +100,7 @@ def _begun(plan: PretrainingRecipe, tokenizer: Tokenizer) -> Model:
             )
         for name, parameter in model.network.named_parameters():
             parameter.requires_grad_(name not in known)
-    return model
+    return model, tokenizer
 
 
 def _matrix(model: Model, plan: PretrainingRecipe, parts: Sequence[Part]) -> AnyToAny:
@@ -122,34 +129,42 @@ def _objective(
     )
 
 
-def _tokenizer(plan: PretrainingRecipe) -> Tokenizer:
-    """Return the codecs of the model's modalities, in order.
+def _places(plan: PretrainingRecipe) -> tuple[str, ...]:
+    return (plan.codecs,) if isinstance(plan.codecs, str) else plan.codecs
+
+
+def _chosen(
+    plan: PretrainingRecipe, codecs: dict[str, Codec], names: Sequence[str] = ()
+) -> Tokenizer:
+    """Return the codecs of the recipe's modalities, in order; by default of these, or of all.
 
     Raises
     ------
     ValueError
         If a modality has no codec.
     """
-    places = (plan.codecs,) if isinstance(plan.codecs, str) else plan.codecs
-    codecs: dict[str, Codec] = {}
-    for place in places:
-        codecs = {**_codecs_of(place), **codecs}
-    names = plan.modalities or tuple(codecs)
+    names = tuple(dict.fromkeys(plan.modalities or names or codecs))
     missing = [name for name in names if name not in codecs]
-    if missing:
+    if missing or not names:
+        places = ", ".join(filter(None, (*_places(plan), plan.start_from))) or "codecs = []"
         raise ValueError(
-            f"{', '.join(places)} has no codec of {', '.join(missing)}; there are codecs of "
-            f"{', '.join(sorted(codecs))}"
+            f"{places} has no codec of {', '.join(missing) or 'anything'}; there are codecs of "
+            f"{', '.join(sorted(codecs)) or 'nothing'}"
         )
     return Tokenizer({name: codecs[name] for name in names})
 
 
 def _codecs_of(place: str) -> dict[str, Codec]:
-    """Return the codecs of a folder, of a model that ships, or one that ships by itself."""
-    if not Path(place).exists() and place in shipped_codecs():
+    """Return the codecs of a folder or model, in our layout or AION-1's, or one that ships."""
+    folder = Path(place)
+    if not folder.exists() and place in shipped_codecs():
         codec = load_pretrained(place)
         return dict.fromkeys(codec.modalities, codec)
-    folder = Path(place)
-    if not folder.exists() and place in shipped_models():
-        folder = shipped_models()[place] / "codecs"
-    return dict(Tokenizer.from_pretrained(folder).codecs)
+    if not folder.exists():
+        folder = shipped_models().get(place, folder)
+    found = codec_folders(folder)
+    if all(map(is_own, found)):
+        inner = folder / "codecs"
+        return dict(Tokenizer.from_pretrained(inner if inner.is_dir() else folder).codecs)
+    codecs = [load_pretrained(path) for path in found]
+    return {name: codec for codec in codecs for name in codec.modalities}

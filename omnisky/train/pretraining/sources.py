@@ -19,6 +19,7 @@ from omnisky.data import datasets
 from omnisky.data.split import split_by_id
 from omnisky.modalities import Measurement, Observations
 from omnisky.surveys import modality as declaration
+from omnisky.train.codec.arms import kept_as, part_of, with_arms
 from omnisky.train.codec.recipe import MockRecipe
 from omnisky.train.pretraining.recipe import PretrainingSource
 
@@ -114,7 +115,7 @@ class InStores:
             self._rows_of = list(found.rows.values())
         self._owner: dict[str, int] = {}
         for number, store in enumerate(self._stores):
-            for name in store.modalities:
+            for name in with_arms(store.modalities):
                 if self._owner.setdefault(name, number) != number:
                     raise ValueError(
                         f"{paths[self._owner[name]]} and {paths[number]} both have {name!r}; use "
@@ -148,9 +149,11 @@ class InStores:
             places = np.flatnonzero(self._rows_of[number][rows] >= 0)
             if not mine or not len(places):
                 continue
-            read = self._reader(store, mine).read(self._rows_of[number][rows][places])
-            for name in mine:
-                there, measurement = _present(read.observations[name])
+            kept = {name: kept_as(name, store.modalities) for name in mine}
+            reader = self._reader(store, tuple(dict.fromkeys(kept.values())))
+            read = reader.read(self._rows_of[number][rows][places]).observations
+            for name, whole in kept.items():
+                there, measurement = _present(part_of(read[whole], name, whole))
                 found[name] = places[there], measurement
         return found
 
@@ -186,7 +189,8 @@ class Drawn:
         from omnisky.mock.surroundings import ON_REQUEST
         from omnisky.mock.universe import modalities_of
 
-        return (*(name for survey in SURVEYS for name in modalities_of(survey)), *ON_REQUEST)
+        listed = [name for survey in SURVEYS for name in modalities_of(survey)]
+        return (*with_arms(listed), *ON_REQUEST)
 
     @cached_property
     def _split(self) -> np.ndarray:
@@ -202,19 +206,23 @@ class Drawn:
 
     def read(self, rows: np.ndarray, names: Sequence[str]) -> dict[str, Measured]:
         """Draw what some objects have of some modalities."""
+        from omnisky.mock.universe import modalities_of
+
         drawn = rows
         for survey in self._needed:
             if len(drawn):
                 drawn = self._universe.native(survey, drawn, heavy=False).number
         found: dict[str, Measured] = {}
         for survey in dict.fromkeys(declaration(name).survey for name in names):
-            mine = [name for name in names if declaration(name).survey == survey]
+            own = modalities_of(survey)
+            mine = {n: kept_as(n, own) for n in names if declaration(n).survey == survey}
             here = self._universe.native(survey, drawn, heavy=False).number if len(drawn) else []
             if not len(here):
                 continue
-            seen = self._universe.observe(survey, here, modalities=mine)
-            for name in mine:
-                there, measurement = _present(seen.observations[name])
+            wanted = tuple(dict.fromkeys(mine.values()))
+            seen = self._universe.observe(survey, here, modalities=wanted)
+            for name, whole in mine.items():
+                there, measurement = _present(part_of(seen.observations[whole], name, whole))
                 found[name] = np.searchsorted(rows, np.asarray(here)[there]), measurement
         return found
 

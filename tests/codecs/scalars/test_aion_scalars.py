@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from omnisky.codecs import Codec, load_codec
-from omnisky.codecs.aion import COMPAT, NAMES
+from omnisky.codecs.aion import COMPAT
 from omnisky.modalities import Coefficients, Scalar
+from omnisky.pretrained import NAMES
 from omnisky.storage import CheckpointError
 from tests.codecs.scalars import peer
 

@@ -1,16 +1,21 @@
 """AION-1's codecs of catalogues and maps: the same tokens, and each defect by its name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from omnisky.codecs import Codec
-from omnisky.codecs.aion.surroundings import aion_ids, from_aion_ids
+from omnisky.codecs.aion.surroundings import AionCatalogCodec, aion_ids, from_aion_ids
+from omnisky.codecs.loading import load_codec
 from omnisky.modalities import SegmentationMap
 from omnisky.storage import CheckpointError
 
 COMPAT = "aion-0.0.2"
 SCALE = 0.262
+# Where the ids of x, y, e1, e2 and r begin in the released codec.
+OFFSETS = (0, 96, 192, 1216, 2240)
 _KEYS = ("SHAPE_E1", "SHAPE_E2", "SHAPE_R")
 
 
@@ -69,9 +74,9 @@ def test_catalog_tokens_and_reconstructions_are_the_peers(peer_catalog, catalog_
     theirs = peer_catalog.encode(peer_input(inside))
     ids, mask = codec.encode_masked(inside)
     assert ids.shape == (400, 100)
-    assert torch.equal(aion_ids(ids, mask, compat=COMPAT), theirs)
-    own, known = from_aion_ids(theirs, compat=COMPAT)
-    assert torch.equal(own, ids)
+    own, known = from_aion_ids(ids)
+    assert torch.equal(aion_ids(own, mask, compat=COMPAT), theirs)
+    assert torch.equal(from_aion_ids(theirs, compat=COMPAT)[0], own)
     assert torch.equal(known, mask)
     back, peers = codec.decode(ids, mask), peer_catalog.decode(theirs)
     for name, key in zip(("e1", "e2", "r"), _KEYS, strict=True):
@@ -89,18 +94,31 @@ def test_aion_defect_catalog_ids_do_not_fit_the_transformer(peer_catalog, catalo
     embedding = torch.nn.Embedding(3468, 2, padding_idx=0)
     with pytest.raises(IndexError):
         embedding(theirs)
-    ids, mask = codec.encode_masked(inside)
-    released = aion_ids(ids, mask, compat=COMPAT)
-    assert torch.equal(released, theirs)
-    assert int(released[~mask].min()) == 9999
-    right = aion_ids(ids, mask)
+    right, mask = codec.encode_masked(inside)
+    assert (theirs[~mask] == 9999).all()
+    assert codec.groups[0].vocab_size == 3468
     assert embedding(right).shape == (400, 100, 2)
     assert (right[mask] == theirs[mask] + 204).all()
     assert (right[~mask] == 0).all()
     assert int(right[mask].min()) >= 204
     own, known = from_aion_ids(right)
-    assert torch.equal(own, ids)
+    assert torch.equal(own[mask] + torch.tensor(OFFSETS).repeat(400, 20)[mask], theirs[mask])
     assert torch.equal(known, mask)
+    # An id of another column is no source.
+    wrong = right.clone()
+    wrong[:, 0] = right[:, 1]
+    assert not codec.decode(wrong, mask).mask[:, 0].any()
+
+
+def test_aion_catalogs_survive_saving(catalog_folder, inside, tmp_path):
+    codec = Codec.from_pretrained(catalog_folder, "legacysurvey_catalog")
+    codec.save(tmp_path / "ours")
+    again = load_codec(tmp_path / "ours")
+    assert type(again) is AionCatalogCodec
+    for one, other in zip(again.encode_masked(inside), codec.encode_masked(inside), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(ValueError, match="found \\(20, 96, 512, False\\)"):
+        AionCatalogCodec(replace(codec.config, bins=512))
 
 
 def test_aion_defect_empty_places_decode_to_minus_one(peer_catalog, catalog_folder, inside):
@@ -111,7 +129,8 @@ def test_aion_defect_empty_places_decode_to_minus_one(peer_catalog, catalog_fold
     for compat in (COMPAT, None):
         codec = Codec.from_pretrained(catalog_folder, "legacysurvey_catalog", compat=compat)
         # A radius of -1 is no value: with compat, too, the sources are absent.
-        back = codec.decode(*from_aion_ids(theirs, compat=COMPAT))
+        own, known = from_aion_ids(theirs, compat=COMPAT)
+        back = codec.decode(aion_ids(own, known), known)
         assert np.array_equal(back.mask, inside.mask)
 
 

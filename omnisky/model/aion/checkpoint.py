@@ -3,193 +3,48 @@
 The released network is this room's with plain tables of token vectors and fixed positions, so a
 checkpoint is a matter of names. What is dropped on reading: biases of norms (zero, they have none),
 position vectors (computed), and the decoder's token vectors of grids, which no prediction uses (36
-of 314 million numbers in Base).
+of 314 million numbers in Base). Those of the catalogue, which the release would use to draw one
+token after the other, are kept aside and written again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from omnisky.codecs.aion import COMPAT, NAMES, load_aion
-from omnisky.codecs.codec import Codec, TokenGroup
+from omnisky.codecs.aion import COMPAT, load_aion
+from omnisky.codecs.codec import Codec
+from omnisky.codecs.loading import load_codec
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
-from omnisky.model.config import ModalityTokens, ModelConfig
+from omnisky.model.aion.domains import DOMAINS, FIXED, SEQUENCE, SIZES, released_config
 from omnisky.model.positions import fixed_positions
 from omnisky.model.transformer import Selection, Transformer, layout_buffers
+from omnisky.pretrained import NAMES, codec_folders, is_own
 from omnisky.storage import CheckpointError, read_tensors, write_plain_folder
 
-__all__ = [
-    "DOMAINS",
-    "Domain",
-    "is_released",
-    "read_released",
-    "released_config",
-    "released_context",
-    "released_modalities",
-    "released_tokenizer",
-    "write_released",
-]
+__all__ = ["read_released", "released_context", "released_tokenizer", "write_released"]
 
-_SEQUENCE = "catalog"
 # Places that the release keeps for a sequence; a catalogue of 20 objects fills 100.
 _PLACES = 512
 # Default of the release's `encode`.
 _RELEASED_BUDGET = 256
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Describe one of the release's token domains.
-
-    Parameters
-    ----------
-    codec : str
-        Folder of its codec.
-    modality : int
-        Which of the modalities of that codec (`omnisky.codecs.aion.NAMES`) it is.
-    vocabulary : int
-        Number of ids.
-    grid : tuple of int
-        Rows and columns of tokens; one number for a sequence.
-    """
-
-    codec: str
-    modality: int = 0
-    vocabulary: int = 1024
-    grid: tuple[int, ...] = (1, 1)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Modalities here: the first names it, others mean the same."""
-        every = NAMES[self.codec]
-        return every if self.codec == "Z" else (every[self.modality],)
-
-
-def _domains() -> dict[str, Domain]:
-    image, spectrum = (4375, (24, 24)), (1024, (273, 1))
-    named = {
-        "tok_image": Domain("image", 0, *image),
-        "tok_image_hsc": Domain("image", 1, *image),
-        "tok_segmap": Domain("segmentation_map", vocabulary=1000, grid=(12, 12)),
-        _SEQUENCE: Domain("catalog", vocabulary=3468, grid=(100,)),
-        "tok_spectrum_desi": Domain("spectrum", 0, *spectrum),
-        "tok_spectrum_sdss": Domain("spectrum", 1, *spectrum),
-        "tok_z": Domain("Z", vocabulary=1025),
-        "tok_xp_bp": Domain("bp_coefficients", grid=(55, 1)),
-        "tok_xp_rp": Domain("rp_coefficients", grid=(55, 1)),
-    }
-    scalars = {
-        **{f"tok_flux_{b}": f"FLUX_{b.upper()}" for b in "g r i z w1 w2 w3 w4".split()},
-        **{f"tok_shape_{what}": f"SHAPE_{what.upper()}" for what in ("r", "e1", "e2")},
-        "tok_ebv": "EBV",
-        **{f"tok_a_{band}": f"a_{band}" for band in "grizy"},
-        **{f"tok_mag_{band}": f"{band}_cmodel_mag" for band in "grizy"},
-        **{f"tok_shape{ij}": f"i_sdssshape_shape{ij}" for ij in ("11", "22", "12")},
-        **{f"tok_flux_{band}_gaia": f"phot_{band}_mean_flux" for band in ("g", "bp", "rp")},
-        "tok_parallax": "parallax",
-        "tok_ra": "ra",
-        "tok_dec": "dec",
-    }
-    return named | {key: Domain(codec) for key, codec in scalars.items()}
-
-
-# Token key of the release → what it is. 40 of them.
-DOMAINS = _domains()
-
-# What the network here is made for; anything else in a configuration would be another network.
-_FIXED: dict[str, Any] = {
-    "act_layer": "SiLU",
-    "gated_mlp": True,
-    "mlp_bias": False,
-    "norm_bias": False,
-    "proj_bias": False,
-    "qkv_bias": False,
-    "decoder_causal_mask": False,
-    "decoder_sep_mask": True,
-    "num_register_tokens": 0,
-    "share_modality_embeddings": True,
-}
-# Those that the release writes down; the rest are its defaults.
+# Vectors with which the release's decoder would take drawn tokens of a catalogue.
+_DRAWING = f"decoder_embeddings.{SEQUENCE}.token_emb.weight"
+# What the release writes down of what is fixed; the rest are its defaults.
 _WRITTEN = ("act_layer", "gated_mlp", "mlp_bias", "norm_bias", "proj_bias", "qkv_bias")
-_SIZES = ("dim", "encoder_depth", "decoder_depth", "num_heads")
-
-
-def is_released(folder: Path) -> bool:
-    """Return True if a folder holds a checkpoint in the release's layout."""
-    try:
-        found = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and "domains_in" in found
-
-
-def released_config(found: Mapping[str, Any], compat: str | None = None) -> ModelConfig:
-    """Return our configuration for one of the release.
-
-    Parameters
-    ----------
-    found : mapping
-        The release's ``config.json``.
-    compat : {"aion-0.0.2"}, optional
-        Also reproduce what that release does wrong.
-
-    Raises
-    ------
-    CheckpointError
-        If it asks for a network of another kind, names an unknown domain, or lacks a size.
-    """
-    if lacking := [key for key in (*_SIZES, "domains_in", "domains_out") if key not in found]:
-        raise CheckpointError(f"the configuration lacks {', '.join(lacking)}")
-    other = {k: found[k] for k, v in _FIXED.items() if found.get(k, v) != v}
-    if other or set(found["domains_in"]) != set(found["domains_out"]):
-        raise CheckpointError(
-            f"the network of this configuration is not one of AION-1: found {other or 'domains'}; "
-            f"expected {({k: _FIXED[k] for k in other}) or 'the same domains in and out'}"
-        )
-    if unknown := sorted(set(found["domains_in"]) - set(DOMAINS)):
-        raise CheckpointError(f"unknown domains {', '.join(unknown)}; known: {', '.join(DOMAINS)}")
-    return ModelConfig(
-        **{key: found[key] for key in _SIZES},
-        mlp_ratio=found.get("mlp_ratio", 4.0),
-        qk_norm=found.get("qk_norm", False),
-        positions="fixed",
-        compat=compat or "",
-        modalities=released_modalities(found["domains_in"]),
-    )
-
-
-def released_modalities(keys: Iterable[str] = DOMAINS) -> tuple[ModalityTokens, ...]:
-    """Return domains of the release, all 40 by default, as modalities with its numbers."""
-    wanted = set(keys)
-    return tuple(_modality(key) for key in DOMAINS if key in wanted)
-
-
-def _modality(key: str) -> ModalityTokens:
-    domain = DOMAINS[key]
-    tokens = domain.grid[0] if len(domain.grid) == 1 else domain.grid[0] * domain.grid[1]
-    return ModalityTokens(
-        name=domain.names[0],
-        # The release numbers domains by a hash of their key; its masks hold these numbers.
-        id=int(hashlib.sha256(key.encode()).hexdigest(), 16) % 2**15,
-        groups=(TokenGroup(kind="code", n_tokens=tokens, vocab_size=domain.vocabulary),),
-        also=domain.names[1:],
-        grid=domain.grid,
-    )
 
 
 def read_released(folder: Path, *, compat: str | None = None) -> Transformer:
     """Read a checkpoint folder of the release: ``config.json`` and ``model.safetensors``.
+
+    Weights of fewer bits come in float32, as positions are computed; `Model.cast` goes back.
 
     Raises
     ------
@@ -205,6 +60,8 @@ def read_released(folder: Path, *, compat: str | None = None) -> Transformer:
     with torch.device("meta"):
         network = Transformer(config)
     network.load_state_dict(_ours(tensors, network), assign=True)
+    if _DRAWING in tensors:
+        network.released_drawing = tensors[_DRAWING].float()
     # Made on no device along with the weights.
     for name, buffer in layout_buffers(config).items():
         setattr(network, name, buffer)
@@ -227,16 +84,23 @@ def released_context(network: Transformer, tokens: Tokens) -> Float[Tensor, "obj
 def released_tokenizer(folder: Path, compat: str | None = None) -> Tokenizer | None:
     """Load the codecs in ``<folder>/codecs/``, each once for all its modalities; None without any.
 
+    They may be the release's, or those of omnisky that `Model.save_pretrained` wrote beside it.
+
     Raises
     ------
     CheckpointError
         If a codec is damaged.
     """
+    found = {path.name: path for path in codec_folders(folder / "codecs")}
     codecs: dict[str, Codec] = {}
-    for name, modalities in NAMES.items():
-        if (folder / "codecs" / name / "config.json").is_file():
-            codec = load_aion(folder / "codecs" / name, compat=compat)
-            codecs |= {modality: codec.of(modality) for modality in modalities}
+    for name in [*(n for n in NAMES if n in found), *(n for n in found if n not in NAMES)]:
+        if is_own(found[name]):
+            codec = load_codec(found[name])
+        elif name in NAMES:
+            codec = load_aion(found[name], compat=compat)
+        else:
+            continue
+        codecs |= {modality: codec.of(modality) for modality in codec.modalities}
     return Tokenizer(codecs) if codecs else None
 
 
@@ -255,7 +119,7 @@ def _ours(tensors: dict[str, Tensor], network: Transformer) -> dict:
             raise CheckpointError(
                 f"{theirs[0]} has shape {tuple(given[0].shape)}; expected {tuple(shape)}"
             )
-        found[ours] = given[0].reshape(shape)
+        found[ours] = given[0].reshape(shape).float()
     strange = [name for name, tensor in left.items() if not _unused(name, tensor)]
     if strange:
         raise CheckpointError(f"tensors that no AION-1 network has: {', '.join(strange)}")
@@ -280,10 +144,16 @@ def _names(wanted: Mapping[str, Tensor]) -> Iterator[tuple[str, list[str]]]:
             yield name, [f"{side}_embeddings.{key}.mod_emb" for side in ("decoder", "encoder")]
 
 
-def write_released(network: Transformer, folder: str | os.PathLike) -> Path:
+def write_released(
+    network: Transformer,
+    folder: str | os.PathLike,
+    *,
+    extra: Callable[[Path], object] | None = None,
+) -> Path:
     """Write a network in the release's layout, which its own code reads.
 
-    The decoder's token vectors of grids, which no prediction uses, are written as zeros.
+    The decoder's token vectors of grids, which no prediction uses, are written as zeros; those of
+    the catalogue as they were read, zeros in a network that was not.
 
     Parameters
     ----------
@@ -291,6 +161,8 @@ def write_released(network: Transformer, folder: str | os.PathLike) -> Path:
         Of domains of the release, with fixed positions.
     folder : path
         Folder to make; it must not exist.
+    extra : callable, optional
+        Called with the folder under construction to add files.
 
     Raises
     ------
@@ -304,25 +176,27 @@ def write_released(network: Transformer, folder: str | os.PathLike) -> Path:
     strange = [m.name for m in config.modalities if keys.get(m.name) is None]
     if strange or config.positions != "fixed":
         raise ValueError(
-            f"AION-1's layout has no {', '.join(strange) or 'learned positions'}; use "
-            "save_pretrained"
+            f"AION-1's layout has no {', '.join(strange) or 'learned positions'}; save with "
+            "layout='own'"
         )
     listed = [keys[m.name] for m in config.modalities]
     tensors = dict(_theirs(network))
     for key in listed:
         grid = (_PLACES,) if len(DOMAINS[key].grid) == 1 else DOMAINS[key].grid
         tokens = tensors[f"encoder_embeddings.{key}.token_emb.weight"]
-        tensors[f"decoder_embeddings.{key}.token_emb.weight"] = torch.zeros_like(tokens)
+        unused = torch.zeros_like(tokens)
+        kept = network.released_drawing if key == SEQUENCE else None
+        tensors[f"decoder_embeddings.{key}.token_emb.weight"] = unused if kept is None else kept
         for side in ("encoder", "decoder"):
             positions = fixed_positions(grid, config.dim)[None]
             tensors[f"{side}_embeddings.{key}.pos_emb"] = positions
     described = {
-        **{k: v for k, v in _FIXED.items() if k in _WRITTEN},
-        **{size: getattr(config, size) for size in (*_SIZES, "mlp_ratio", "qk_norm")},
+        **{k: v for k, v in FIXED.items() if k in _WRITTEN},
+        **{size: getattr(config, size) for size in (*SIZES, "mlp_ratio", "qk_norm")},
         "domains_in": sorted(listed),
         "domains_out": sorted(listed),
     }
-    return write_plain_folder(folder, dict(sorted(described.items())), tensors)
+    return write_plain_folder(folder, dict(sorted(described.items())), tensors, extra=extra)
 
 
 def _theirs(network: Transformer) -> Iterator[tuple[str, Tensor]]:
@@ -348,7 +222,8 @@ def _unused(name: str, tensor: Tensor) -> bool:
     if last == "pos_emb":
         grid = (_PLACES,) if len(domain.grid) == 1 else domain.grid
         expected = fixed_positions(grid, tensor.shape[-1])
+        close = max(1e-4, torch.finfo(tensor.dtype).eps)
         return tensor.numel() == expected.numel() and torch.allclose(
-            tensor.reshape(expected.shape).float(), expected, atol=1e-4
+            tensor.reshape(expected.shape).float(), expected, atol=close
         )
     return side == "decoder" and owner == "token_emb"

@@ -1,4 +1,4 @@
-"""Encoding without padding: the tokens of all objects in one row of vectors, for use, not training.
+"""Embedding without padding: all objects' tokens in one row of vectors, for use, not training.
 
 A survey's objects have different subsets of modalities. Laid out as a table, most of it would be
 padding (60 % in a mixture of images, spectra and photometry). Here everything but attention works
@@ -7,17 +7,46 @@ on the tokens that exist, and attention on groups of objects with equally many.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from omnisky.codecs.tokens import Tokens
 from omnisky.model.blocks import EncoderBlock, SelfAttention, compiled
 from omnisky.model.fast import add_mlp, add_product, attend_densely, product
 from omnisky.model.transformer import Selection, Transformer
 
-__all__ = ["Packed", "encode_packed"]
+__all__ = ["Embedding", "Packed", "Pooling", "embed_tokens", "encode_packed"]
+
+Pooling: TypeAlias = Literal["mean", "none"]
+# Tokens embedded at a time: what is worked on takes some 15 times the memory of their vectors.
+_TOKENS = 1 << 15
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Hold one vector an object, or one a token.
+
+    Parameters
+    ----------
+    vectors : array of float32, shape (object, dim) or (object, token, dim)
+        Mean of the encoder outputs over the tokens the object has, or the outputs themselves; 0
+        where there are none.
+    valid : array of bool, shape (object,) or (object, token)
+        False for objects without a single token, or for tokens an object lacks.
+    slices : mapping of str to slice
+        Where the tokens of each modality are; empty for one vector an object.
+    """
+
+    vectors: np.ndarray
+    valid: np.ndarray
+    slices: Mapping[str, slice] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +70,66 @@ class Packed:
         sums = sums.to(self.vectors.device).index_add_(0, self.objects, self.vectors.float())
         count = torch.bincount(self.objects, minlength=n_objects)
         return sums / count.clamp(min=1)[:, None], count > 0
+
+
+@torch.no_grad()
+def embed_tokens(
+    network: Transformer, tokens: Tokens, pooling: Pooling = "mean", batch_size: int = 512
+) -> Embedding:
+    """Return the embedding of objects; see `omnisky.model.Model.embed`.
+
+    Raises
+    ------
+    ValueError
+        If there are no objects, or pooling or batch size are not possible.
+    """
+    if pooling not in ("mean", "none") or batch_size < 1:
+        raise ValueError(
+            "pooling must be 'mean' or 'none' and batch_size at least 1; found "
+            f"{pooling!r} and {batch_size!r}"
+        )
+    if not len(tokens):
+        raise ValueError("there are no objects to embed; give at least one")
+    as_released = bool(network.config.compat)
+    packed = pooling == "mean" and not as_released
+    pool = partial(_mean, network) if packed else network.encode
+    if as_released:
+        pool = partial(_as_released, network, pooling)
+    vectors, valid = [], []
+    for some in _batches(tokens, batch_size, packed=packed):
+        x, mask = pool(tokens[some])
+        vectors.append(x.float().cpu())
+        valid.append(mask.cpu())
+    slices = {} if pooling == "mean" or as_released else network.slices(tokens)
+    return Embedding(torch.cat(vectors).numpy(), torch.cat(valid).numpy(), slices)
+
+
+def _mean(network: Transformer, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    ids, visible = network.select_given(tokens)
+    return encode_packed(network, ids, visible).mean(len(tokens))
+
+
+def _as_released(network: Transformer, pooling: Pooling, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    from omnisky.model.aion import released_context
+
+    x = released_context(network, tokens)
+    x = x.mean(1) if pooling == "mean" else x
+    return x, torch.ones(x.shape[:-1], dtype=torch.bool)
+
+
+def _batches(tokens: Tokens, batch_size: int, *, packed: bool) -> Iterator[slice]:
+    """Yield slices of objects whose tokens, or table of tokens, can be worked on together."""
+    width = sum(ids.shape[1] for ids in tokens.values())
+    count = torch.full((len(tokens),), width)
+    if packed:
+        count = torch.stack([mask.sum(1) for mask in tokens.mask.values()]).sum(0)
+    total = np.concatenate([[0], count.cpu().cumsum(0).numpy()])
+    start = 0
+    while start < len(tokens):
+        end = int(np.searchsorted(total, total[start] + _TOKENS, side="right")) - 1
+        end = min(max(end, start + 1), start + batch_size, len(tokens))
+        yield slice(start, end)
+        start = end
 
 
 @torch.no_grad()

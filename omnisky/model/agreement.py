@@ -1,0 +1,88 @@
+"""What a network and the codecs of its modalities must agree on: tokens, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from omnisky.codecs.codec import Codec
+from omnisky.model.config import ModalityTokens, ModelConfig
+from omnisky.model.embeddings import has_values, set_values
+from omnisky.model.transformer import Transformer
+
+__all__ = ["check_codecs", "check_values", "tell_values"]
+
+
+def check_codecs(config: ModelConfig, codecs: Mapping[str, Codec]) -> None:
+    """Check that codecs make the tokens that a network of this configuration takes.
+
+    Raises
+    ------
+    ValueError
+        If one is of a modality that it does not know, or makes other tokens.
+    """
+    ours = _by_name(config)
+    if strange := sorted(set(codecs) - set(ours)):
+        raise ValueError(
+            f"the tokenizer has codecs of {', '.join(strange)}, which the transformer does not "
+            f"know; it knows {', '.join(sorted(ours))}"
+        )
+    for name, codec in codecs.items():
+        if not _fits(codec, ours[name], config):
+            raise ValueError(
+                f"the codec of {name!r} makes {_said(codec.groups)}; the transformer takes "
+                f"{_said(ours[name].groups)}. Use the codec that it was trained with"
+            )
+
+
+def _fits(codec: Codec, modality: ModalityTokens, config: ModelConfig) -> bool:
+    if codec.groups == modality.groups:
+        return True
+    # In AION-1's layout ids are plain rows of a table, and some are never used.
+    plain = all(group.kind == "code" and not group.levels for group in modality.groups)
+    rows = min(group.vocab_size for group in modality.groups)
+    fixed = config.positions == "fixed"
+    return plain and fixed and codec.n_tokens == modality.n_tokens and codec.vocab_size <= rows
+
+
+def _said(groups: tuple) -> str:
+    parts = [
+        f"{g.n_tokens} {g.kind} tokens of {g.vocab_size} ids"
+        + (f" (levels {', '.join(map(str, g.levels))})" if g.levels else "")
+        for g in groups
+    ]
+    return " and ".join(parts)
+
+
+def tell_values(network: Transformer, codecs: Mapping[str, Codec]) -> None:
+    """Tell a network what the ids of these modalities mean."""
+    for name, values in _meanings(codecs).items():
+        set_values(network.embeddings[name], values)
+        set_values(network.logits[name], values)
+
+
+def check_values(network: Transformer, codecs: Mapping[str, Codec]) -> None:
+    """Check that ids mean to the codecs what they mean to the network.
+
+    Raises
+    ------
+    ValueError
+        If they do not; the network would read other numbers than were measured.
+    """
+    ours = _by_name(network.config)
+    for name, values in _meanings(codecs).items():
+        if not has_values(network.embeddings[ours[name].name], values):
+            raise ValueError(
+                f"the codec of {name!r} has other bins than the transformer was trained with: the "
+                "same ids would mean other numbers. Use the codec that it was trained with"
+            )
+
+
+def _meanings(codecs: Mapping[str, Codec]) -> dict[str, Tensor]:
+    found = {name: codec.values() for name, codec in codecs.items()}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def _by_name(config: ModelConfig) -> dict[str, ModalityTokens]:
+    return {name: m for m in config.modalities for name in (m.name, *m.also)}

@@ -1,0 +1,106 @@
+"""Where a pretrained model or codec is: one that ships, a folder, or a repository of the hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from omnisky.pretrained.hub import fetch, hub_id
+
+__all__ = ["codec_folder", "pinned", "pretrained_folder", "shipped_codecs", "shipped_models"]
+
+ROOT = Path(__file__).parent
+_TOLD = ("config.json", "README.md", "codecs/*/config.json")
+_WHOLE = ("config.json", "README.md", "model.safetensors", "codecs/*")
+
+
+def shipped_models() -> dict[str, Path]:
+    """Return the folders of the models that ship with omnisky, by name."""
+    return {path.parent.name: path.parent for path in sorted(ROOT.glob("*/config.json"))}
+
+
+def shipped_codecs() -> dict[str, Path]:
+    """Return the folders of the codecs that ship with omnisky by themselves, by name."""
+    return {path.parent.name: path.parent for path in sorted(ROOT.glob("codecs/*/config.json"))}
+
+
+def codec_folder(source: str | os.PathLike) -> Path:
+    """Return the folder of a codec, or of a model with codecs, that ships; else the path itself."""
+    folder = Path(source)
+    known = {**shipped_models(), **shipped_codecs()}
+    return folder if folder.exists() else known.get(str(source), folder)
+
+
+def pretrained_folder(
+    name: str | os.PathLike, revision: str | None = None, *, weights: bool = True
+) -> Path:
+    """Return the folder of a pretrained model: a name that ships, a path, or a hub id.
+
+    Parameters
+    ----------
+    name : str or path
+        Name of a model that ships, its folder, or ``organisation/name`` on the hub, of which
+        ``organisation/name@revision`` is a certain revision.
+    revision : str, optional
+        Commit, tag or branch of a hub id, if its name does not say it.
+    weights : bool
+        Of a hub id, fetch everything; without, only what tells what it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is none of them, or the hub cannot be reached.
+    ValueError
+        If a revision is given for what is not on the hub.
+    """
+    found = hub_id(name, revision)
+    if found is not None:
+        return _fetched(*found, weights)
+    known = shipped_models()
+    folder = known.get(str(name), Path(name))
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no pretrained model {str(name)!r}: it is neither a folder, nor a hub id "
+            f"organisation/name, nor one of those that ship with omnisky "
+            f"({', '.join(known) or 'none'})"
+        )
+    return folder
+
+
+def _fetched(source: str, revision: str | None, weights: bool) -> Path:
+    folder = fetch(source, _WHOLE if weights else _TOLD, revision)
+    for file in ("config.json", "model.safetensors")[: 1 + weights]:
+        # Offline, whatever part of it was fetched before is all that is found.
+        if not (folder / file).is_file():
+            raise FileNotFoundError(
+                f"{source} (revision {revision or 'main'}) has no {file}: either it is no model, "
+                "or only a part of it was fetched before. Go online once, or give the path of a "
+                "whole copy"
+            )
+    return folder
+
+
+def pinned(name: str | os.PathLike, revision: str | None = None) -> str:
+    """Return a model's name, with the commit it stands for now if it is on the hub.
+
+    Parameters
+    ----------
+    name : str or path
+        As for `pretrained_folder`.
+    revision : str, optional
+        As for `pretrained_folder`.
+
+    Returns
+    -------
+    str
+        ``organisation/name@commit`` of a hub id; anything else as it is.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `pretrained_folder` does for a hub id, and for a revision of anything else.
+    """
+    found = hub_id(name, revision)
+    if found is None:
+        return str(name)
+    return f"{found[0]}@{_fetched(*found, weights=False).name}"
