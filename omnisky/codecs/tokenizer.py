@@ -128,28 +128,33 @@ class Tokenizer:
     def from_pretrained(cls, folder: str | os.PathLike) -> Tokenizer:
         """Load all codecs of a folder of codec folders.
 
-        A folder has the name of its modality; one codec of several modalities may have any name.
+        A folder has the name of its modality; one codec of several modalities may have any name,
+        and serves those that have no codec of their own.
 
         Raises
         ------
         FileNotFoundError
             If there is no such folder or no codec in it.
         CheckpointError
-            If a codec is damaged, its folder has another name than its modality, or two encode the
-            same modality.
+            If a codec is damaged, its folder has another name than its modality, or two shared ones
+            encode the same modality.
         """
         found = sorted(path.parent for path in Path(folder).glob("*/config.json"))
         if not found:
             raise FileNotFoundError(f"{folder} holds no codecs; expected one folder a modality")
-        codecs: dict[str, Codec] = {}
+        shared: dict[str, Codec] = {}
+        own: dict[str, Codec] = {}
         for path in found:
             codec = load_codec(path)
-            if len(codec.modalities) == 1 and codec.modality != path.name:
-                raise CheckpointError(f"{path} holds the codec of {codec.modality!r}")
-            if twice := codecs.keys() & set(codec.modalities):
+            if len(codec.modalities) == 1:
+                if codec.modality != path.name:
+                    raise CheckpointError(f"{path} holds the codec of {codec.modality!r}")
+                own[codec.modality] = codec
+                continue
+            if twice := shared.keys() & set(codec.modalities):
                 raise CheckpointError(f"{folder} holds two codecs of {', '.join(sorted(twice))}")
-            codecs |= dict.fromkeys(codec.modalities, codec)
-        return cls(codecs)
+            shared |= dict.fromkeys(codec.modalities, codec)
+        return cls(shared | own)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write each codec into its own folder ``<folder>/<modality>/``, shared ones once."""

@@ -39,10 +39,11 @@ def check_codecs(config: ModelConfig, codecs: Mapping[str, Codec]) -> None:
 def _fits(codec: Codec, modality: ModalityTokens, config: ModelConfig) -> bool:
     if codec.groups == modality.groups:
         return True
-    # In AION-1's layout ids are plain rows of a table, and some are never used.
+    # In AION-1's layout ids are plain rows of a table, and some are never used. Those of a sequence
+    # say which column they are of.
     plain = all(group.kind == "code" and not group.levels for group in modality.groups)
     rows = min(group.vocab_size for group in modality.groups)
-    fixed = config.positions == "fixed"
+    fixed = config.positions == "fixed" and len(modality.grid) == 2
     return plain and fixed and codec.n_tokens == modality.n_tokens and codec.vocab_size <= rows
 
 

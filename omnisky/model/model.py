@@ -153,7 +153,8 @@ class Model:
 
         folder = pretrained_folder(name, revision)
         if is_released(folder):
-            return cls(read_released(folder, compat=compat), released_tokenizer(folder, compat))
+            network = read_released(folder, compat=compat)
+            return cls._together(network, released_tokenizer(folder, compat), folder)
         if compat is not None:
             raise ValueError(f"compat={compat!r} is for AION-1's checkpoints; {folder} is none")
         config, tensors = read_folder(folder, _KIND)
@@ -163,12 +164,21 @@ class Model:
         try:
             network = Transformer(ModelConfig.from_dict(config))
             network.load_state_dict(restored(tensors))
-            known = {name for m in network.config.modalities for name in (m.name, *m.also)}
-            model = cls(network.eval(), codecs.limited_to(known) if codecs else None)
-            check_values(network, model.codecs)
-            return model
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
+        return cls._together(network.eval(), codecs, folder)
+
+    @classmethod
+    def _together(cls, network: Transformer, codecs: Tokenizer | None, folder: Path) -> Model:
+        """Return the model of a network and codecs that were read from one folder."""
+        # A shared codec may know more modalities than the network.
+        known = {name for m in network.config.modalities for name in (m.name, *m.also)}
+        try:
+            model = cls(network, codecs.limited_to(known) if codecs else None)
+            check_values(network, model.codecs)
+        except ValueError as error:
+            raise CheckpointError(f"{folder} does not fit a model: {error}") from error
+        return model
 
     def save_pretrained(
         self,
@@ -215,6 +225,7 @@ class Model:
             from omnisky.model.aion import write_released
 
             return write_released(self.network, folder, extra=extra)
+        check_values(self.network, self.codecs)
         tensors = compact(self.network.state_dict(), stored)
         config = {**self.config.to_dict(), "codecs": bool(self.codecs)}
         return write_folder(folder, _KIND, config, tensors, extra=extra)
@@ -235,6 +246,7 @@ class Model:
             raise ValueError(f"the larger tokenizer has no codec of {', '.join(lacking)}")
         network = Transformer(self.config.with_codecs(tokenizer.codecs))
         network.load_state_dict(self.network.state_dict(), strict=False)
+        network.released_drawing = self.network.released_drawing
         model = Model(network, tokenizer)
         appended = network.names[len(self.network.names) :]
         check_values(network, {n: c for n, c in tokenizer.codecs.items() if n not in appended})

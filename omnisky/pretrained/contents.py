@@ -142,7 +142,7 @@ def modalities_of(folder: Path) -> list[str]:
             f"no codecs in {folder}, without which a model takes tokens only; put them into "
             "codecs/ beside its config.json"
         )
-    # A shared codec may know more than the model; AION-1 has all that its codecs know.
+    # A shared codec may know more than the model; AION-1, as released, has all its codecs know.
     listed = [m for m in config.get("modalities", ()) if isinstance(m, dict)]
     of_network = {name for m in listed for name in (m.get("name"), *m.get("also", ()))}
     return sorted(of_codecs & of_network if listed else of_codecs)

@@ -93,14 +93,15 @@ def pinned(name: str | os.PathLike, revision: str | None = None) -> str:
     Returns
     -------
     str
-        ``organisation/name@commit`` of a hub id; anything else as it is.
+        ``organisation/name@commit`` of a hub id; anything else that is there as it is.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `pretrained_folder` does for a hub id, and for a revision of anything else.
+        As `pretrained_folder` does.
     """
     found = hub_id(name, revision)
     if found is None:
+        pretrained_folder(name, revision)  # a path that is not there must not become a hub id
         return str(name)
     return f"{found[0]}@{_fetched(*found, weights=False).name}"

@@ -186,7 +186,7 @@ class _Run:
             if self.processes.any(not good):
                 return "Weights were not finite before it; earlier checkpoints are kept."
             if self.told[0] < self.step:
-                self.metrics = self._report()
+                self.metrics = self._report(usage=False)
             try:
                 # What spoilt this step may have begun earlier: no earlier one is removed.
                 self._save(out, keep=sys.maxsize)
@@ -196,16 +196,17 @@ class _Run:
                 log.write(self.step, self.metrics)
         return (
             f"What there was before it is kept in {checkpoints.folder_of(out, self.step)}, where "
-            "the same run goes on. If it stops in the same step, whatever is set, weights were "
-            "spoilt before: remove that folder to go on from the checkpoint before it, or train "
-            "in another folder"
+            "the same run goes on. If it stops there again, whatever is set, and no single object "
+            "is at fault, weights were spoilt before: remove that folder to go on from the "
+            "checkpoint before it, or train in another folder"
         )
 
-    def _report(self) -> dict[str, float]:
+    def _report(self, *, usage: bool = True) -> dict[str, float]:
+        """Return metrics since the last report; of codes without those of a step not taken."""
         steps, seconds = self.step - self.told[0], time.monotonic() - self.told[1]
         means = Averages.merge(self.processes.gather(self.averages.take()))
         rates = self.speed.rates(means, steps, seconds)
-        if isinstance(self.objective, CodeObjective):
+        if usage and isinstance(self.objective, CodeObjective):
             counts = self.processes.gather(self.objective.take_usage())
             means |= usage_figures(torch.stack(counts).sum(0))
         rate = self.optimizer.param_groups[0]["lr"]

@@ -222,10 +222,15 @@ class Step:
             objects = self._by_process(f"objects {self._listed(torch.cat(parts))}")
             length = f"all losses are finite, the length of the gradient is {float(norm)}"
             said = f"{length}; {objects}"
+        remedy = (
+            "Lower learning_rate or clip_norm, or lengthen warmup_steps, as a run that goes on may"
+        )
+        # If all are, it is not the objects.
+        if self.processes.any(0 < len(alone) < len(parts[number])):
+            remedy = "Leave those objects out or correct them, and train in another folder"
         return (
             f"the loss or its gradient is not finite in step {step + 1}: {said}. The step was not "
-            "taken. Look for NaN in those objects; else lower learning_rate or clip_norm, or "
-            "lengthen warmup_steps, as a run that goes on may."
+            f"taken. {remedy}."
         )
 
     def _by_process(self, text: str) -> str:

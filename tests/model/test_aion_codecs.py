@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from aion.codecs import CatalogCodec
+from aion.codecs import CatalogCodec as PeerCatalogCodec
 from aion.fourm.modality_info import MODALITY_INFO
 from aion.model import AION
 from safetensors.torch import load_file, save_file
 
 from omnisky.codecs import Codec, Tokenizer, Tokens
 from omnisky.codecs.scalars.scalar import ScalarCodec
+from omnisky.codecs.surroundings.catalog import CatalogCodec, CatalogCodecConfig
 from omnisky.modalities import Catalog, Observations, Scalar
 from omnisky.model import Model
 from omnisky.model.embedding import _mean as mean
@@ -36,7 +37,7 @@ def catalogs():
 
 @pytest.fixture(scope="module")
 def peer_catalog():
-    peer = CatalogCodec()
+    peer = PeerCatalogCodec()
     generator = torch.Generator().manual_seed(1)
     for key, high in (("SHAPE_E1", 0.5), ("SHAPE_E2", 0.5), ("SHAPE_R", 4.0)):
         quantizer = peer.quantizer.quantizers[key]
@@ -149,6 +150,30 @@ def test_saved_in_the_released_layout_nothing_is_lost(peer, folder, model, fluxe
     ids = {"tok_flux_g": model.tokenize(fluxes)["legacysurvey_flux_g"]}
     read = AION.from_pretrained(path).eval()
     torch.testing.assert_close(read.encode(ids), peer.encode(ids), **CLOSE)
+
+
+def test_the_released_layout_is_float32_and_survives_extending(model, tmp_path):
+    drawing = "decoder_embeddings.catalog.token_emb.weight"
+    larger = model.extended(model.tokenizer)
+    path = larger.cast("bfloat16").save_pretrained(tmp_path / "m", layout="aion")
+    tensors = load_file(path / "model.safetensors")
+    assert {t.dtype for t in tensors.values()} == {torch.float32}
+    assert torch.equal(tensors[drawing], model.network.released_drawing)
+
+
+def test_a_shared_codec_may_know_more_than_a_network_of_the_released_layout(tmp_path):
+    values = np.random.default_rng(0).uniform(0, 6, 20_000)
+    names = ("hsc_shape11", "legacysurvey_ebv")
+    shared = ScalarCodec.fit(Scalar(values), modality=names[0], bins=64, modalities=names)
+    model = Model.from_preset("tiny", Tokenizer({names[1]: shared.of(names[1])}), layout="aion")
+    again = Model.from_pretrained(model.save_pretrained(tmp_path / "m", layout="aion"))
+    assert list(again.codecs) == again.network.names == [names[1]]
+
+
+def test_catalogues_of_ones_own_do_not_go_where_columns_share_a_vocabulary():
+    own = CatalogCodec(CatalogCodecConfig(modality="legacysurvey_catalog", count=False))
+    with pytest.raises(ValueError, match="the transformer takes 100 code tokens of 3468 ids"):
+        Model.from_preset("tiny", Tokenizer({"legacysurvey_catalog": own}), layout="aion")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

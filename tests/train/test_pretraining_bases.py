@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -10,6 +11,7 @@ from omnisky.codecs import ScalarCodec, Tokenizer
 from omnisky.codecs.scalars.scalar import ScalarCodecConfig
 from omnisky.codecs.scalars.scales import grid_table
 from omnisky.mock import Universe
+from omnisky.modalities import Scalar
 from omnisky.model import Model
 from omnisky.model.aion import DOMAINS, released_modalities, write_released
 from omnisky.model.config import ModelConfig
@@ -165,11 +167,34 @@ def test_a_fresh_network_may_be_laid_out_as_released(released, tmp_path):
     write_released(model.network, tmp_path / "written")
 
 
-def test_settings_may_name_a_modality_by_any_name_it_goes_by(released, tmp_path):
+def test_settings_may_name_a_modality_by_any_name_it_goes_by(released, tmp_path, monkeypatch):
+    from omnisky.train.pretraining import running
+
+    made = []
+    right = running.PretrainingObjective
+    monkeypatch.setattr(
+        running, "PretrainingObjective", lambda *a, **k: made.append(right(*a, **k)) or made[-1]
+    )
     path = recipe_of(tmp_path, [released], [FLUX, "sdss_z"], layout="aion")
     settings = ['masking.never_visible=["sdss_z"]', "token_weights={ sdss_z = 0.0 }"]
     model = pretrain(path, settings, tmp_path / "run")
     assert model.network.names == ["desi_z", FLUX]
+    assert made[0].hidden == (0,)
+    assert made[0].weights == {"desi_z": 0.0, FLUX: 1.0}
+
+
+def test_a_base_with_a_codec_of_its_own_beside_a_shared_one_loads_again(tmp_path):
+    values = np.random.default_rng(0).uniform(0, 6, 5000)
+    one = ScalarCodec.fit(Scalar(values), modality="desi_z", bins=32)
+    both = ("desi_z", "sdss_z")
+    shared = ScalarCodec.fit(Scalar(values), modality="desi_z", bins=64, modalities=both)
+    codecs = Tokenizer({"desi_z": one, "sdss_z": shared.of("sdss_z")})
+    model = Model.from_preset("tiny", codecs)
+    again = Model.from_pretrained(model.save_pretrained(tmp_path / "m"))
+    assert {name: codec.config.bins for name, codec in again.codecs.items()} == {
+        "desi_z": 32,
+        "sdss_z": 64,
+    }
 
 
 def test_what_does_not_fit_the_released_layout_is_refused(seen, tmp_path):

@@ -118,7 +118,7 @@ def aion_ids(ids: Tensor, mask: Tensor, *, compat: str | None = None) -> Tensor:
 
 
 def from_aion_ids(ids: Tensor, *, compat: str | None = None) -> tuple[Tensor, Tensor]:
-    """Return ids of the catalog codec, and which exist, from AION-1's; `aion_ids` the other way.
+    """Return ids that count from 0 in each column, and which exist; `aion_ids` the other way.
 
     A source is there if all five of its ids are in their ranges.
     """

@@ -153,7 +153,7 @@ def write_released(
     """Write a network in the release's layout, which its own code reads.
 
     The decoder's token vectors of grids, which no prediction uses, are written as zeros; those of
-    the catalogue as they were read, zeros in a network that was not.
+    the catalogue as they were read from this layout, the only one to keep them, else zeros.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def write_released(
 def _theirs(network: Transformer) -> Iterator[tuple[str, Tensor]]:
     wanted = network.state_dict()
     for ours, names in _names(wanted):
-        tensor = wanted[ours]
+        tensor = wanted[ours].float()
         yield names[0], tensor.reshape(1, 1, -1) if names[0].endswith("mod_emb") else tensor
         owner, _, last = names[0].rpartition(".")
         if last == "weight" and "norm" in owner.rpartition(".")[2]:

@@ -54,6 +54,8 @@ class CodecObjective:
         losses, metrics = module(batches)
         for found in metrics:
             codes = found.pop("codes").flatten()
+            # What is not finite has no code; the step is not taken then.
+            codes = codes[(codes >= 0) & (codes < len(self._usage))]
             self._usage = self._usage.to(codes.device)
             self._usage.index_add_(0, codes, torch.ones_like(codes))
         weights = torch.tensor(counts or [0], dtype=losses.dtype, device=losses.device)
