@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter, validators
@@ -22,6 +22,10 @@ from omnisky.cli.tables import (
     slices,
 )
 from omnisky.pretrained import pinned
+
+if TYPE_CHECKING:
+    from omnisky.modalities import Observations
+    from omnisky.model import Model
 
 __all__ = ["Drawing", "generate"]
 
@@ -124,7 +128,6 @@ def generate(
     """
     from omnisky.data.usertable import describe_column
     from omnisky.model import Model
-    from omnisky.model.generation import Reading as Objects
     from omnisky.surveys import modality
 
     check_output(out, overwrite)
@@ -151,12 +154,7 @@ def generate(
     observations = source.observations.drop(*both)
     base = pinned(base)
     known, rows = drop_empty(readable(observations, base, asked=given is not None))
-    model = Model.from_pretrained(base)
-    parts = []
-    for some in slices(len(known), "Samples", _SOME):
-        # Numbered through, so that the draws are those of the whole table at once.
-        objects = Objects(model, model.as_tokens(known[some]), keep=False, first=some.start)
-        parts.append(_summary(objects.generate(targets, **how, seed=seed), targets))
+    parts = _sampled(Model.from_pretrained(base), known, targets, {**how, "seed": seed})
     result = result_table(source)
     for name, suffix in parts[0]:
         values = np.concatenate([part[name, suffix] for part in parts])
@@ -164,6 +162,20 @@ def generate(
         column.description = f"{_COLUMNS[suffix]}{column.description}"
         result[f"{name}{suffix}"] = column
     save(result, out, overwrite)
+
+
+def _sampled(
+    model: Model, known: Observations, targets: list[str], how: dict[str, Any]
+) -> list[dict[tuple[str, str], np.ndarray]]:
+    """Return summaries of samples, some objects at a time."""
+    from omnisky.model.generation import Reading as Objects
+
+    parts = []
+    for some in slices(len(known), "Samples", _SOME):
+        # Numbered through, so that the draws are those of the whole table at once.
+        objects = Objects(model, model.as_tokens(known[some]), keep=False, first=some.start)
+        parts.append(_summary(objects.generate(targets, **how), targets))
+    return parts
 
 
 def _strength(text: str) -> float | dict[str, float]:

@@ -239,7 +239,7 @@ def test_pretrain_and_train_codec_pass_on_what_was_said(run, monkeypatch, tmp_pa
     monkeypatch.setattr(omnisky.train.pretraining, "pretrain", lambda *a: calls.append(a))
     monkeypatch.setattr(omnisky.train.codec, "train_codec", lambda *a: calls.append(a) or {})
     recipe = tmp_path / "r.toml"
-    recipe.write_text("")
+    recipe.write_text('dataset = "gaia-apogee-mini"\n[scalars]\nmodalities = ["gaia_g"]\n')
     assert run("pretrain", recipe, "--set", "train.steps=2", "--set", "a=b", "--out", "x")[0] == 0
     assert run("train-codec", recipe)[0] == 0
     assert [[str(a) for a in call[:1]] for call in calls] == [[str(recipe)]] * 2
