@@ -193,7 +193,9 @@ def _write_astropy(table: Table, path: str, name: str) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Invalid unit string.*")
         warnings.filterwarnings("ignore", message=".*could not be saved in native FITS format.*")
-        table.write(path, format=name, overwrite=True)
+        # Text would go through astropy's tablewriter, which writes a byte beyond its buffer.
+        more = {"tabledata_format": "binary2"} if name == "votable" else {}
+        table.write(path, format=name, overwrite=True, **more)
     if name == "fits":
         _write_foreign_units(table, path)
 
