@@ -22,7 +22,7 @@ def check_codecs(config: ModelConfig, codecs: Mapping[str, Codec]) -> None:
     ValueError
         If one is of a modality that it does not know, or makes other tokens.
     """
-    ours = _by_name(config)
+    ours = config.by_name
     if strange := sorted(set(codecs) - set(ours)):
         raise ValueError(
             f"the tokenizer has codecs of {', '.join(strange)}, which the transformer does not "
@@ -71,7 +71,7 @@ def check_values(network: Transformer, codecs: Mapping[str, Codec]) -> None:
     ValueError
         If they do not; the network would read other numbers than were measured.
     """
-    ours = _by_name(network.config)
+    ours = network.config.by_name
     for name, values in _meanings(codecs).items():
         if not has_values(network.embeddings[ours[name].name], values):
             raise ValueError(
@@ -83,7 +83,3 @@ def check_values(network: Transformer, codecs: Mapping[str, Codec]) -> None:
 def _meanings(codecs: Mapping[str, Codec]) -> dict[str, Tensor]:
     found = {name: codec.values() for name, codec in codecs.items()}
     return {name: values for name, values in found.items() if values is not None}
-
-
-def _by_name(config: ModelConfig) -> dict[str, ModalityTokens]:
-    return {name: m for m in config.modalities for name in (m.name, *m.also)}

@@ -99,6 +99,11 @@ class ModelConfig:
                 f"{bad[0].n_tokens} tokens and the grid {bad[0].grid}"
             )
 
+    @property
+    def by_name(self) -> dict[str, ModalityTokens]:
+        """Its modalities under each name that they go by."""
+        return {name: m for m in self.modalities for name in (m.name, *m.also)}
+
     @classmethod
     def preset(cls, name: str, modalities: Iterable[ModalityTokens] = ()) -> ModelConfig:
         """Return a named size for these modalities.
@@ -114,7 +119,7 @@ class ModelConfig:
 
     def with_codecs(self, codecs: Mapping[str, Codec]) -> ModelConfig:
         """Return the configuration with codecs' modalities appended; ids go on counting."""
-        known = {name for m in self.modalities for name in (m.name, *m.also)}
+        known = self.by_name
         first = 1 + max((m.id for m in self.modalities), default=-1)
         new = [(name, codec) for name, codec in codecs.items() if name not in known]
         appended = tuple(

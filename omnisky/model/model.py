@@ -172,9 +172,8 @@ class Model:
     def _together(cls, network: Transformer, codecs: Tokenizer | None, folder: Path) -> Model:
         """Return the model of a network and codecs that were read from one folder."""
         # A shared codec may know more modalities than the network.
-        known = {name for m in network.config.modalities for name in (m.name, *m.also)}
         try:
-            model = cls(network, codecs.limited_to(known) if codecs else None)
+            model = cls(network, codecs.limited_to(network.config.by_name) if codecs else None)
             check_values(network, model.codecs)
         except ValueError as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error

@@ -172,7 +172,7 @@ class Transformer(Trainable):
 
     def _by_slots(self, tokens: Tokens) -> dict[str, str]:
         """Return, for each modality of ours that is given, the name it is given under."""
-        ours = {name: m.name for m in self.config.modalities for name in (m.name, *m.also)}
+        ours = {name: m.name for name, m in self.config.by_name.items()}
         if unknown := [name for name in tokens if name not in ours]:
             raise UnknownModalityError(
                 f"this model does not know {', '.join(unknown)}; it knows {', '.join(ours)}"

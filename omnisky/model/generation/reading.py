@@ -182,8 +182,7 @@ class Reading:
 
     def _check(self, names: list[str]) -> list[Target]:
         """Return the targets of these names."""
-        listed = self._model.config.modalities
-        ours = {name: m for m in listed for name in (m.name, *m.also)}
+        ours = self._model.config.by_name
         unknown = [name for name in names if name not in ours]
         if unknown or not names:
             raise UnknownModalityError(

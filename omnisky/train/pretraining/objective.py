@@ -59,7 +59,7 @@ def check_settings(
 
 def _own_names(network: Transformer) -> dict[str, str]:
     """Return the network's own name of a modality under each name that it goes by."""
-    return {name: m.name for m in network.config.modalities for name in (m.name, *m.also)}
+    return {name: m.name for name, m in network.config.by_name.items()}
 
 
 class Laid:
