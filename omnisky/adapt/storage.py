@@ -50,7 +50,10 @@ def save(
 def _parameters(model: Any) -> dict[str, Any]:
     parameters = model.get_params(deep=False)
     base = parameters["base"]
-    parameters["base"] = os.fspath(base) if isinstance(base, (str, os.PathLike)) else None
+    if model.base_ is not None:
+        parameters["base"] = model.base_.source
+    else:
+        parameters["base"] = os.fspath(base) if isinstance(base, (str, os.PathLike)) else None
     state = parameters["random_state"]
     parameters["random_state"] = int(state) if isinstance(state, (int, np.integer)) else None
     return {k: v.item() if isinstance(v, np.generic) else v for k, v in parameters.items()}
@@ -104,9 +107,9 @@ def load(kind: type, folder: Path, *, base: Any) -> Any:
         )
     if base is None and config.get("base_sha256") and _unnamed(config):
         raise CheckpointError(
-            f"{folder} was fitted on a Model object, of which only the weights' sha256 is known "
-            f"({config['base_sha256'][:12]}…), no name; give base= (omnisky predict --base), the "
-            "name or folder of that model"
+            f"{folder} was fitted on a Model made in memory, of which only the weights' sha256 is "
+            f"known ({config['base_sha256'][:12]}…), no name; give base= (omnisky predict --base), "
+            "the name or folder of that model"
         )
     try:
         return _rebuild(kind, config, tensors, base)

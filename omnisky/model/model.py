@@ -21,7 +21,7 @@ from omnisky.model.config import ModelConfig
 from omnisky.model.embedding import Embedding, Pooling, embed_tokens
 from omnisky.model.training import new_network
 from omnisky.model.transformer import Transformer
-from omnisky.pretrained import is_released, pretrained_folder
+from omnisky.pretrained import hub_id, is_released, pretrained_folder
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Model:
         The transformer.
     tokenizer : Tokenizer, optional
         Codecs of its modalities. A modality without one is used by its tokens only.
+    source : str, optional
+        Where both were read from: a name that ships, a folder, or ``organisation/name@commit``.
 
     Raises
     ------
@@ -49,9 +51,11 @@ class Model:
         makes other tokens than it takes.
     """
 
-    def __init__(self, network: Transformer, tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self, network: Transformer, tokenizer: Tokenizer | None, *, source: str | None = None
+    ) -> None:
         check_codecs(network.config, tokenizer.codecs if tokenizer else {})
-        self.network, self._tokenizer = network, tokenizer
+        self.network, self._tokenizer, self.source = network, tokenizer, source
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -151,10 +155,11 @@ class Model:
         """
         from omnisky.model.aion import read_released, released_tokenizer
 
-        folder = pretrained_folder(name, revision)
+        folder, hub = pretrained_folder(name, revision), hub_id(name, revision)
+        source = str(name) if hub is None else f"{hub[0]}@{folder.name}"
         if is_released(folder):
             network = read_released(folder, compat=compat)
-            return cls._together(network, released_tokenizer(folder, compat), folder)
+            return cls._together(network, released_tokenizer(folder, compat), source)
         if compat is not None:
             raise ValueError(f"compat={compat!r} is for AION-1's checkpoints; {folder} is none")
         config, tensors = read_folder(folder, _KIND)
@@ -166,17 +171,18 @@ class Model:
             network.load_state_dict(restored(tensors))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
-        return cls._together(network.eval(), codecs, folder)
+        return cls._together(network.eval(), codecs, source)
 
     @classmethod
-    def _together(cls, network: Transformer, codecs: Tokenizer | None, folder: Path) -> Model:
+    def _together(cls, network: Transformer, codecs: Tokenizer | None, source: str) -> Model:
         """Return the model of a network and codecs that were read from one folder."""
-        # A shared codec may know more modalities than the network.
         try:
-            model = cls(network, codecs.limited_to(network.config.by_name) if codecs else None)
+            # A shared codec may know more modalities than the network.
+            codecs = codecs.limited_to(network.config.by_name) if codecs else None
+            model = cls(network, codecs, source=source)
             check_values(network, model.codecs)
         except ValueError as error:
-            raise CheckpointError(f"{folder} does not fit a model: {error}") from error
+            raise CheckpointError(f"{source} does not fit a model: {error}") from error
         return model
 
     def save_pretrained(

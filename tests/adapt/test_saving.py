@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from omnisky.adapt import FineTunedModel
 from omnisky.storage import CheckpointError
+from tests.pretrained.stand_in import COMMIT
 
 
 @pytest.fixture
@@ -54,10 +55,25 @@ def test_base_is_found_by_its_folder_and_checked(tiny, stars, tmp_path):
         FineTunedModel.load(folder, base=other)
 
 
+def test_a_base_knows_where_it_was_read_from(tiny, stars, tmp_path, hub):
+    x, y = stars
+    base = tiny.save_pretrained(tmp_path / "base")
+    read = type(tiny).from_pretrained(base)
+    folder = FineTunedModel(read, "linear").fit(x, y).save(tmp_path / "model")
+    assert FineTunedModel.load(folder).base == str(base)
+    asked = hub(base)
+    model = FineTunedModel("someone/model", "linear").fit(x, y)
+    assert asked.revisions == [None]
+    # The branch may move on; the fit belongs to the commit.
+    again = FineTunedModel.load(model.save(tmp_path / "pinned"))
+    assert again.base == f"someone/model@{COMMIT}"
+    assert asked.revisions == [None, COMMIT]
+
+
 def test_a_fit_on_a_model_object_says_that_it_needs_that_model(tiny, stars, tmp_path):
     x, y = stars
     folder = FineTunedModel(tiny, "linear").fit(x, y).save(tmp_path / "model")
-    with pytest.raises(CheckpointError, match=r"was fitted on a Model object.* give base="):
+    with pytest.raises(CheckpointError, match=r"was fitted on a Model made in memory.* give base="):
         FineTunedModel.load(folder)
     assert FineTunedModel.load(folder, base=tiny).base is tiny
 

@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from omnisky.codecs import Codec, ScalarCodec, Tokenizer, load_codec, loading
 from omnisky.modalities import Observations, Scalar, UnknownModalityError
 from omnisky.pretrained import finding, shipped_codecs
 from omnisky.storage import CheckpointError
-from tests.pretrained.stand_in import COMMIT, put_into_cache
+from tests.pretrained.stand_in import COMMIT, put_into_cache, run_offline
 
 HUB_ID = "someone/codecs"
 
@@ -156,17 +155,11 @@ for wrong in (dict(revision="v2.0"), dict()):
     except FileNotFoundError as error:
         print(error)
 """
-    root = str(Path(__file__).parents[2])
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache"), "PYTHONPATH": root}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | offline, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[:2] == ["gaia_g", "gaia_g"]
-    assert f"{HUB_ID} (revision v2.0) is no folder here and could not be fetched" in done.stdout
-    assert f"{HUB_ID} (revision main) is no folder here" in done.stdout
-    assert "Offline, give the path of a local copy" in done.stdout
+    said = run_offline(code, tmp_path / "cache")
+    assert said.splitlines()[:2] == ["gaia_g", "gaia_g"]
+    assert f"{HUB_ID} (revision v2.0) is no folder here and could not be fetched" in said
+    assert f"{HUB_ID} (revision main) is no folder here" in said
+    assert "Offline, give the path of a local copy" in said
 
 
 def test_what_is_not_there_is_told(hub, model, tmp_path):

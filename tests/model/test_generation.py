@@ -21,7 +21,7 @@ def test_a_scalar_comes_with_its_posterior(star_model, photometry):
     found = star_model.generate(photometry, "apogee_fe_h", n_samples=5)["apogee_fe_h"]
     assert found.samples.shape == (5, 6)
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-6)
-    low, middle, high = (found.quantile(q) for q in (0.1, 0.5, 0.9))
+    low, middle, high = found.quantile([0.1, 0.5, 0.9])
     assert (low <= middle).all()
     assert (middle <= high).all()
     assert ((found.values[0] <= found.mean) & (found.mean <= found.values[-1])).all()
@@ -67,8 +67,10 @@ def test_quantiles_of_a_known_posterior():
     posterior = ScalarPosterior(values, (density / density.sum())[None], np.zeros((1, 1)))
     assert posterior.quantile(0.8413)[0] == pytest.approx(1, abs=0.01)
     assert posterior.std[0] == pytest.approx(1, abs=0.02)
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        posterior.quantile(1.2)
+    np.testing.assert_allclose(posterior.quantile([0.1587, 0.8413])[:, 0], [-1, 1], atol=0.01)
+    for wrong in (1.2, [0.5, float("nan")], "median", None):
+        with pytest.raises(ValueError, match="between 0 and 1, or a list of levels; found"):
+            posterior.quantile(wrong)
 
 
 def test_bad_requests_are_refused(star_model, photometry):

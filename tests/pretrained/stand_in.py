@@ -1,7 +1,10 @@
 """A stand-in for the hub, and for what huggingface_hub keeps of it on the disk."""
 
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -16,6 +19,16 @@ def put_into_cache(source: Path, cache: Path, hub_id: str, revision: str = "main
     (repository / "refs").mkdir()
     (repository / "refs" / revision).write_text(COMMIT)
     return snapshot
+
+
+def run_offline(code: str, cache: Path) -> str:
+    """Run code in another process that may read this cache and nothing else; return its output."""
+    root = str(Path(__file__).parents[2])
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache), "PYTHONPATH": root}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 class Hub:

@@ -1,16 +1,13 @@
 """Pretrained models are where they are said to be, of the revision asked for, and nowhere else."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from omnisky.model import Model
 from omnisky.pretrained import hub_id, pinned, pretrained_folder, shipped_models
-from tests.pretrained.stand_in import COMMIT, put_into_cache
+from tests.pretrained.stand_in import COMMIT, put_into_cache, run_offline
 
 HUB_ID = "someone/model"
 
@@ -126,11 +123,6 @@ try:
 except FileNotFoundError as error:
     print(error)
 """
-    root = str(Path(__file__).parents[2])
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache"), "PYTHONPATH": root}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | offline, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[:3] == [f"{HUB_ID}@{COMMIT}", "13", "False"]
-    assert f"{HUB_ID} (revision v2) is no folder here and could not be fetched" in done.stdout
+    said = run_offline(code, tmp_path / "cache")
+    assert said.splitlines()[:3] == [f"{HUB_ID}@{COMMIT}", "13", "False"]
+    assert f"{HUB_ID} (revision v2) is no folder here and could not be fetched" in said

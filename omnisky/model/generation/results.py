@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -58,11 +58,34 @@ class ScalarPosterior:
         """Probability up to the middle of each bin, shape (object, bin)."""
         return np.cumsum(self.probabilities, axis=1) - self.probabilities / 2
 
-    def quantile(self, level: float) -> np.ndarray:
-        """Return the posterior quantile of a level between 0 and 1, shape (object,)."""
-        if not 0 <= level <= 1:
-            raise ValueError(f"a quantile level lies between 0 and 1; found {level}")
-        return np.array([np.interp(level, row, self.values) for row in self.below])
+    def quantile(self, level: float | Sequence[float]) -> np.ndarray:
+        """Return posterior quantiles.
+
+        Parameters
+        ----------
+        level : float or sequence of float
+            Between 0 and 1.
+
+        Returns
+        -------
+        array, shape (object,) or (level, object)
+            In the modality's unit.
+
+        Raises
+        ------
+        ValueError
+            If a level is not a number between 0 and 1.
+        """
+        try:
+            levels = np.asarray(level, dtype=np.float64)
+        except (TypeError, ValueError):
+            levels = np.array(np.nan)
+        if levels.ndim > 1 or not ((levels >= 0) & (levels <= 1)).all():
+            raise ValueError(
+                f"quantile takes a level between 0 and 1, or a list of levels; found {level!r}"
+            )
+        rows = [np.interp(levels, row, self.values) for row in self.below]
+        return np.array(rows).T.reshape(*levels.shape, len(self.below))
 
 
 @dataclass(frozen=True)
