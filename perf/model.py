@@ -42,7 +42,7 @@ from omnisky.bench.cards import environment
 from omnisky.codecs import Tokens
 from omnisky.modalities import Image, Observations
 from omnisky.model import Model
-from omnisky.model.aion import DOMAINS
+from omnisky.pretrained import DOMAINS
 
 CONTENDERS = ("peer", "peer_tuned", "ours", "ours_bf16")
 _TEN = tuple(f"tok_flux_{b}" for b in ("g", "r", "i", "z", "w1", "w2", "w3", "w4"))

@@ -36,9 +36,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnisky.bench.cards import environment
-from omnisky.model.aion import DOMAINS, read_released
+from omnisky.model.aion import read_released
 from omnisky.model.masking import MaskingConfig, sample_masks
 from omnisky.model.transformer import Selection, Transformer
+from omnisky.pretrained import DOMAINS
 from omnisky.train import TrainConfig
 from omnisky.train.optim import build_optimizer
 from omnisky.train.speed import work_of

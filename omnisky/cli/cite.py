@@ -21,7 +21,7 @@ def cite(*modalities: str, model: str | None = None) -> None:
     if model is not None:
         from omnisky.pretrained import modalities_of, pretrained_folder
 
-        names += modalities_of(pretrained_folder(model, weights=False))
+        names += modalities_of(pretrained_folder(model, part="words"))
     everything = surveys()
     chosen = [
         declared

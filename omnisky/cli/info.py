@@ -65,7 +65,7 @@ def info(what: str | None = None, /) -> None:
             "model, a sky store or a match"
         )
     elif Path(what).is_dir() or what in shipped_models() or hub_id(what) is not None:
-        _model(pretrained_folder(what, weights=False))
+        _model(pretrained_folder(what, part="words"))
     else:
         raise ValueError(
             f"{what!r} is no file or folder, and no base ({', '.join(shipped_models())}), data set "

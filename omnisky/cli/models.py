@@ -30,7 +30,7 @@ def readable(observations: Observations, base: str, *, asked: bool) -> Observati
     ValueError
         If nothing, or not all that was asked for, can be read.
     """
-    known = modalities_of(pretrained_folder(base, weights=False))
+    known = modalities_of(pretrained_folder(base, part="words"))
     others = [name for name in observations if name not in known]
     if len(others) == len(observations) or (others and asked):
         raise ValueError(

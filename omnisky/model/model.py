@@ -21,7 +21,7 @@ from omnisky.model.config import ModelConfig
 from omnisky.model.embedding import Embedding, Pooling, embed_tokens
 from omnisky.model.training import new_network
 from omnisky.model.transformer import Transformer
-from omnisky.pretrained import hub_id, is_released, pretrained_folder
+from omnisky.pretrained import hub_id, is_released, modalities_of, pretrained_folder
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ class Model:
         source = str(name) if hub is None else f"{hub[0]}@{folder.name}"
         if is_released(folder):
             network = read_released(folder, compat=compat)
-            return cls._together(network, released_tokenizer(folder, compat), source)
+            codecs = released_tokenizer(folder, network.config.by_name, compat)
+            return cls._together(network, codecs, source)
         if compat is not None:
             raise ValueError(f"compat={compat!r} is for AION-1's checkpoints; {folder} is none")
         config, tensors = read_folder(folder, _KIND)
@@ -382,6 +383,9 @@ def tokenize(observations: Observations, base: str | os.PathLike = "nano") -> To
     """
     from omnisky.model.aion import released_tokenizer
 
-    folder = pretrained_folder(base)
-    tokenizer = released_tokenizer(folder) if is_released(folder) else None
-    return (tokenizer or Tokenizer.from_pretrained(folder / "codecs")).encode(observations)
+    folder = pretrained_folder(base, part="codecs")
+    if not is_released(folder):
+        return Tokenizer.from_pretrained(folder / "codecs").encode(observations)
+    tokenizer = released_tokenizer(folder, modalities_of(folder))
+    assert tokenizer is not None, "modalities_of would have refused a folder without codecs"
+    return tokenizer.encode(observations)

@@ -3,7 +3,7 @@
 Nothing here needs torch, so that commands can refuse a table before they load a model.
 """
 
-from omnisky.pretrained.aion import NAMES, folder_name
+from omnisky.pretrained.aion import DOMAINS, NAMES, SEQUENCE, folder_name
 from omnisky.pretrained.contents import (
     codec_folders,
     codec_modalities,
@@ -23,7 +23,9 @@ from omnisky.pretrained.finding import (
 from omnisky.pretrained.hub import fetch, hub_id
 
 __all__ = [
+    "DOMAINS",
     "NAMES",
+    "SEQUENCE",
     "codec_folder",
     "codec_folders",
     "codec_modalities",

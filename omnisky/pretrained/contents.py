@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omnisky.pretrained import finding
-from omnisky.pretrained.aion import NAMES
+from omnisky.pretrained.aion import DOMAINS, NAMES
 from omnisky.storage import CheckpointError, sha256_of
 
 __all__ = [
@@ -142,7 +142,15 @@ def modalities_of(folder: Path) -> list[str]:
             f"no codecs in {folder}, without which a model takes tokens only; put them into "
             "codecs/ beside its config.json"
         )
-    # A shared codec may know more than the model; AION-1, as released, has all its codecs know.
+    # A codec may know more than the model.
+    of_network = _modalities_of_network(config)
+    return sorted(of_codecs & of_network if of_network else of_codecs)
+
+
+def _modalities_of_network(config: dict[str, Any]) -> set[str]:
+    """Return the modalities that a model's configuration lists; none if it lists nothing known."""
+    if isinstance(config.get("domains_in"), list):
+        domains = [DOMAINS[key] for key in config["domains_in"] if key in DOMAINS]
+        return {name for domain in domains for name in domain.names}
     listed = [m for m in config.get("modalities", ()) if isinstance(m, dict)]
-    of_network = {name for m in listed for name in (m.get("name"), *m.get("also", ()))}
-    return sorted(of_codecs & of_network if listed else of_codecs)
+    return {name for m in listed for name in (m.get("name"), *m.get("also", ()))}

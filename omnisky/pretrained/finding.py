@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from omnisky.pretrained.hub import fetch, hub_id
 
 __all__ = ["codec_folder", "pinned", "pretrained_folder", "shipped_codecs", "shipped_models"]
 
 ROOT = Path(__file__).parent
-_TOLD = ("config.json", "README.md", "codecs/*/config.json")
-_WHOLE = ("config.json", "README.md", "model.safetensors", "codecs/*")
+Part: TypeAlias = Literal["words", "codecs", "all"]
+# What to fetch of a model on the hub: what tells what it is, also its codecs, also its weights.
+_WORDS = ("config.json", "README.md", "codecs/*/config.json")
+_FILES: dict[Part, tuple[str, ...]] = {
+    "words": _WORDS,
+    "codecs": (*_WORDS, "codecs/*"),
+    "all": (*_WORDS, "codecs/*", "model.safetensors"),
+}
 
 
 def shipped_models() -> dict[str, Path]:
@@ -32,7 +39,7 @@ def codec_folder(source: str | os.PathLike) -> Path:
 
 
 def pretrained_folder(
-    name: str | os.PathLike, revision: str | None = None, *, weights: bool = True
+    name: str | os.PathLike, revision: str | None = None, *, part: Part = "all"
 ) -> Path:
     """Return the folder of a pretrained model: a name that ships, a path, or a hub id.
 
@@ -43,8 +50,8 @@ def pretrained_folder(
         ``organisation/name@revision`` is a certain revision.
     revision : str, optional
         Commit, tag or branch of a hub id, if its name does not say it.
-    weights : bool
-        Of a hub id, fetch everything; without, only what tells what it is.
+    part : {"words", "codecs", "all"}
+        What to fetch of a hub id: configurations and cards, also its codecs, also its weights.
 
     Raises
     ------
@@ -55,7 +62,7 @@ def pretrained_folder(
     """
     found = hub_id(name, revision)
     if found is not None:
-        return _fetched(*found, weights)
+        return _fetched(*found, part)
     known = shipped_models()
     folder = known.get(str(name), Path(name))
     if not folder.is_dir():
@@ -67,9 +74,9 @@ def pretrained_folder(
     return folder
 
 
-def _fetched(source: str, revision: str | None, weights: bool) -> Path:
-    folder = fetch(source, _WHOLE if weights else _TOLD, revision)
-    for file in ("config.json", "model.safetensors")[: 1 + weights]:
+def _fetched(source: str, revision: str | None, part: Part) -> Path:
+    folder = fetch(source, _FILES[part], revision)
+    for file in ("config.json", "model.safetensors")[: 1 + (part == "all")]:
         # Offline, whatever part of it was fetched before is all that is found.
         if not (folder / file).is_file():
             raise FileNotFoundError(
@@ -104,4 +111,4 @@ def pinned(name: str | os.PathLike, revision: str | None = None) -> str:
     if found is None:
         pretrained_folder(name, revision)  # a path that is not there must not become a hub id
         return str(name)
-    return f"{found[0]}@{_fetched(*found, weights=False).name}"
+    return f"{found[0]}@{_fetched(*found, 'words').name}"

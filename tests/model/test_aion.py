@@ -12,9 +12,10 @@ from aion.model import AION
 
 from omnisky.codecs import Tokens
 from omnisky.model import Model
-from omnisky.model.aion import DOMAINS, released_modalities, write_released
+from omnisky.model.aion import released_modalities, write_released
 from omnisky.model.config import ModelConfig
 from omnisky.model.transformer import Selection, Transformer
+from omnisky.pretrained import DOMAINS
 from omnisky.storage import CheckpointError
 
 CLOSE = {"atol": 1e-4, "rtol": 0}

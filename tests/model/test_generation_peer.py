@@ -12,11 +12,11 @@ from aion.model import AION
 
 from omnisky.codecs import Tokens
 from omnisky.model import Model
-from omnisky.model.aion import DOMAINS
 from omnisky.model.generation import Sampling
 from omnisky.model.generation.reading import Reading
 from omnisky.model.generation.sampler import Sampler, Target, most_confident
 from omnisky.model.generation.sampling import draw
+from omnisky.pretrained import DOMAINS
 
 CLOSE = {"atol": 1e-4, "rtol": 0}
 GIVEN = ("tok_flux_g", "tok_xp_bp", "tok_z")

@@ -18,6 +18,7 @@ from omnisky.pretrained import (
     shipped_models,
 )
 from omnisky.storage import CheckpointError
+from tests.codecs.scalars import peer
 from tests.pretrained.stand_in import RELEASED, write_released_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
@@ -41,6 +42,12 @@ def test_of_the_release(released):
     assert is_released(released)
     assert modalities_of(released) == list(RELEASED)
     assert modalities_of(released) == sorted(Model.from_pretrained(released).codecs)
+
+
+def test_codecs_of_domains_that_a_released_model_lacks(released, tmp_path):
+    beside = shutil.copytree(released, tmp_path / "aion")
+    peer.write(beside, "EBV", peer.build("EBV"))
+    assert modalities_of(beside) == sorted(Model.from_pretrained(beside).codecs) == list(RELEASED)
 
 
 def test_of_codecs(released, tmp_path):

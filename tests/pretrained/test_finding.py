@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import omnisky
 from omnisky.model import Model
 from omnisky.pretrained import hub_id, pinned, pretrained_folder, shipped_models
 from tests.pretrained.stand_in import COMMIT, put_into_cache, run_offline
@@ -82,7 +83,7 @@ def test_a_hub_id_is_fetched_whole_and_pinned_by_what_tells_of_it(hub, folder):
     assert pinned(f"{HUB_ID}@v1") == pinned(HUB_ID, "v1") == f"{HUB_ID}@{COMMIT}"
     assert found.revisions == ["v1", "v1"]
     assert not found.fetched
-    told = pretrained_folder(HUB_ID, weights=False)
+    told = pretrained_folder(HUB_ID, part="words")
     assert (told / "README.md").is_file()
     assert not found.fetched
     assert pretrained_folder(pinned(HUB_ID)) == told
@@ -94,6 +95,15 @@ def test_a_hub_id_is_fetched_whole_and_pinned_by_what_tells_of_it(hub, folder):
         Model.from_pretrained(f"{HUB_ID}@v1").network.names
         == Model.from_pretrained(folder).network.names
     )
+
+
+def test_tokens_need_the_codecs_alone(hub, folder, mini):
+    seen = mini.observations.select("gaia_g")[:5]
+    found = hub(folder)
+    ids = omnisky.tokenize(seen, f"{HUB_ID}@v1")["gaia_g"]
+    assert (ids == omnisky.tokenize(seen, folder)["gaia_g"]).all()
+    assert found.fetched
+    assert "model.safetensors" not in found.fetched
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])

@@ -13,9 +13,10 @@ from omnisky.codecs.scalars.scales import grid_table
 from omnisky.mock import Universe
 from omnisky.modalities import Scalar
 from omnisky.model import Model
-from omnisky.model.aion import DOMAINS, released_modalities, write_released
+from omnisky.model.aion import released_modalities, write_released
 from omnisky.model.config import ModelConfig
 from omnisky.model.transformer import Transformer
+from omnisky.pretrained import DOMAINS
 from omnisky.train.pretraining import TokenTable, pretrain
 from omnisky.train.pretraining.running import _codecs_of
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from omnisky.model.aion import DOMAINS, released_modalities
+from omnisky.model.aion import released_modalities
 from omnisky.model.config import PRESETS
 from omnisky.model.masking import MaskingConfig
+from omnisky.pretrained import DOMAINS
 from omnisky.surveys import modality
 from omnisky.train import TrainConfig, read_recipe
 from omnisky.train.codec import CodecRecipe

@@ -138,7 +138,7 @@ def _next_commands(out: Path, base: str) -> list[list[str]]:
     from omnisky.pretrained import modalities_of, pretrained_folder
 
     stars, omnisky = "gaia-apogee-mini:test", _program()
-    known = modalities_of(pretrained_folder(base, weights=False))
+    known = modalities_of(pretrained_folder(base, part="words"))
     target = "apogee_fe_h" if "apogee_fe_h" in known else "gaia_xp"
     sample = [*omnisky, "generate", stars, "--given", "photometry", "--target", target]
     if base != "nano":

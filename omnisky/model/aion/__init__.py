@@ -7,16 +7,12 @@ from omnisky.model.aion.checkpoint import (
     write_released,
 )
 from omnisky.model.aion.domains import (
-    DOMAINS,
-    Domain,
     released_config,
     released_layout,
     released_modalities,
 )
 
 __all__ = [
-    "DOMAINS",
-    "Domain",
     "read_released",
     "released_config",
     "released_context",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -23,10 +23,10 @@ from omnisky.codecs.codec import Codec
 from omnisky.codecs.loading import load_codec
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
-from omnisky.model.aion.domains import DOMAINS, FIXED, SEQUENCE, SIZES, released_config
+from omnisky.model.aion.domains import FIXED, SIZES, released_config
 from omnisky.model.positions import fixed_positions
 from omnisky.model.transformer import Selection, Transformer, layout_buffers
-from omnisky.pretrained import NAMES, codec_folders, is_own
+from omnisky.pretrained import DOMAINS, NAMES, SEQUENCE, codec_folders, codec_modalities, is_own
 from omnisky.storage import CheckpointError, read_tensors, write_plain_folder
 
 __all__ = ["read_released", "released_context", "released_tokenizer", "write_released"]
@@ -81,8 +81,10 @@ def released_context(network: Transformer, tokens: Tokens) -> Float[Tensor, "obj
     return network.encode_slots(ids, visible).context
 
 
-def released_tokenizer(folder: Path, compat: str | None = None) -> Tokenizer | None:
-    """Load the codecs in ``<folder>/codecs/``, each once for all its modalities; None without any.
+def released_tokenizer(
+    folder: Path, modalities: Collection[str], compat: str | None = None
+) -> Tokenizer | None:
+    """Load codecs of these modalities in ``<folder>/codecs/``, each once; None without any.
 
     They may be the release's, or those of omnisky that `Model.save_pretrained` wrote beside it.
 
@@ -94,12 +96,10 @@ def released_tokenizer(folder: Path, compat: str | None = None) -> Tokenizer | N
     found = {path.name: path for path in codec_folders(folder / "codecs")}
     codecs: dict[str, Codec] = {}
     for name in [*(n for n in NAMES if n in found), *(n for n in found if n not in NAMES)]:
-        if is_own(found[name]):
-            codec = load_codec(found[name])
-        elif name in NAMES:
-            codec = load_aion(found[name], compat=compat)
-        else:
+        path = found[name]
+        if set(modalities).isdisjoint(codec_modalities(path)):
             continue
+        codec = load_codec(path) if is_own(path) else load_aion(path, compat=compat)
         codecs |= {modality: codec.of(modality) for modality in codec.modalities}
     return Tokenizer(codecs) if codecs else None
 

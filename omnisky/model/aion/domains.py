@@ -1,90 +1,17 @@
-"""The token domains of AION-1 (arXiv:2510.17960), and its configurations as ours."""
+"""AION-1's configurations (arXiv:2510.17960) as ours."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from omnisky.codecs.codec import TokenGroup
 from omnisky.model.config import ModalityTokens, ModelConfig
-from omnisky.pretrained import NAMES
+from omnisky.pretrained import DOMAINS
 from omnisky.storage import CheckpointError
 
-__all__ = [
-    "DOMAINS",
-    "FIXED",
-    "SEQUENCE",
-    "SIZES",
-    "Domain",
-    "released_config",
-    "released_layout",
-    "released_modalities",
-]
-
-# The catalogue's domain, the only sequence.
-SEQUENCE = "catalog"
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Describe one of the release's token domains.
-
-    Parameters
-    ----------
-    codec : str
-        Folder of its codec.
-    modality : int
-        Which of the modalities of that codec (`omnisky.pretrained.NAMES`) it is.
-    vocabulary : int
-        Number of ids.
-    grid : tuple of int
-        Rows and columns of tokens; one number for a sequence.
-    """
-
-    codec: str
-    modality: int = 0
-    vocabulary: int = 1024
-    grid: tuple[int, ...] = (1, 1)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Modalities here: the first names it, others mean the same."""
-        every = NAMES[self.codec]
-        return every if self.codec == "Z" else (every[self.modality],)
-
-
-def _domains() -> dict[str, Domain]:
-    image, spectrum = (4375, (24, 24)), (1024, (273, 1))
-    named = {
-        "tok_image": Domain("image", 0, *image),
-        "tok_image_hsc": Domain("image", 1, *image),
-        "tok_segmap": Domain("segmentation_map", vocabulary=1000, grid=(12, 12)),
-        SEQUENCE: Domain("catalog", vocabulary=3468, grid=(100,)),
-        "tok_spectrum_desi": Domain("spectrum", 0, *spectrum),
-        "tok_spectrum_sdss": Domain("spectrum", 1, *spectrum),
-        "tok_z": Domain("Z", vocabulary=1025),
-        "tok_xp_bp": Domain("bp_coefficients", grid=(55, 1)),
-        "tok_xp_rp": Domain("rp_coefficients", grid=(55, 1)),
-    }
-    scalars = {
-        **{f"tok_flux_{b}": f"FLUX_{b.upper()}" for b in "g r i z w1 w2 w3 w4".split()},
-        **{f"tok_shape_{what}": f"SHAPE_{what.upper()}" for what in ("r", "e1", "e2")},
-        "tok_ebv": "EBV",
-        **{f"tok_a_{band}": f"a_{band}" for band in "grizy"},
-        **{f"tok_mag_{band}": f"{band}_cmodel_mag" for band in "grizy"},
-        **{f"tok_shape{ij}": f"i_sdssshape_shape{ij}" for ij in ("11", "22", "12")},
-        **{f"tok_flux_{band}_gaia": f"phot_{band}_mean_flux" for band in ("g", "bp", "rp")},
-        "tok_parallax": "parallax",
-        "tok_ra": "ra",
-        "tok_dec": "dec",
-    }
-    return named | {key: Domain(codec) for key, codec in scalars.items()}
-
-
-# Token key of the release → what it is. 40 of them.
-DOMAINS = _domains()
+__all__ = ["FIXED", "SIZES", "released_config", "released_layout", "released_modalities"]
 
 # What the network here is made for; anything else in a configuration would be another network.
 FIXED: dict[str, Any] = {
