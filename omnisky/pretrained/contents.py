@@ -153,4 +153,4 @@ def _modalities_of_network(config: dict[str, Any]) -> set[str]:
         domains = [DOMAINS[key] for key in config["domains_in"] if key in DOMAINS]
         return {name for domain in domains for name in domain.names}
     listed = [m for m in config.get("modalities", ()) if isinstance(m, dict)]
-    return {name for m in listed for name in (m.get("name"), *m.get("also", ()))}
+    return {str(name) for m in listed for name in (m.get("name"), *m.get("also", ()))}
