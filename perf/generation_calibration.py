@@ -5,8 +5,9 @@
 Posteriors of each label are generated from each set of inputs, for stars of the test split, which
 the model has never seen, and compared with the labels measured by APOGEE. The shares of central
 intervals that hold the truth come with 95 % intervals (Wilson); the spread over seeds is that over
-disjoint draws of stars. Each is also measured at the sampling temperature that brings the PIT of
-other stars, of the calibration split, nearest to uniform.
+disjoint draws of stars. Each is also measured after two cures learned from other stars, of the
+calibration split: recalibration by their PIT, and the sampling temperature that brings their PIT
+nearest to uniform.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from omnisky.adapt.metrics import robust_scatter
 from omnisky.bench.cards import environment
 from omnisky.bench.methods import weights_sha256
 from omnisky.data import datasets
 from omnisky.data.datasets import Dataset
 from omnisky.model import Model
-from omnisky.model.generation import Reading
-from omnisky.model.generation.calibration import calibration_of
+from omnisky.model.generation import Reading, ScalarPosterior, calibration_of, mean_crps
 
 LABELS = ("apogee_teff", "apogee_logg", "apogee_fe_h")
 INPUTS = {
@@ -40,33 +41,41 @@ INPUTS = {
 TEMPERATURES = (0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0)
 
 
-def found_at(reading: Reading, stars: Dataset, label: str, temperature: float) -> dict[str, Any]:
-    """Return the calibration of a label at a temperature."""
-    posterior = reading.generate(label, n_samples=1, temperature=temperature)[label]
-    truth = stars.targets(label)[:, 0]
-    error = (posterior.mean - truth)[np.isfinite(truth)]
+def told(posterior: ScalarPosterior, truth: np.ndarray) -> dict[str, Any]:
+    """Return how well posteriors do: scatter of their means and medians, width, calibration."""
+    errors = {"mean": posterior.mean - truth, "median": posterior.quantile(0.5) - truth}
+    low, high = posterior.quantile([0.05, 0.95])
+    scatter = {f"robust_scatter_of_{name}": robust_scatter(e) for name, e in errors.items()}
     return {
-        "label": label,
-        "temperature": temperature,
-        "robust_scatter": float(1.4826 * np.median(np.abs(error - np.median(error)))),
+        **scatter,
+        "mean_crps": mean_crps(posterior, truth),
         "median_posterior_std": float(np.median(posterior.std)),
+        "median_width_of_90_percent": float(np.median(high - low)),
         **calibration_of(posterior, truth).to_dict(),
     }
 
 
 def measure(model: Model, stars: Dataset, others: Dataset, inputs: str) -> list[dict[str, Any]]:
-    """Return what is found for each label, as it is and at the temperature that others call for."""
-    given = INPUTS[inputs]
-    reading = model.read(stars.observations.select(*given))
-    tuning = model.read(others.observations.select(*given))
+    """Return what is found for each label, as it is and after what others call for."""
+    reading, tuning = (model.read(s.observations.select(*INPUTS[inputs])) for s in (stars, others))
     found = []
     for label in LABELS:
-        tried = [found_at(tuning, others, label, one) for one in TEMPERATURES]
-        best = min(tried, key=lambda one: one["distance"])["temperature"]
-        found += [
-            {"inputs": inputs, **found_at(reading, stars, label, temperature)}
-            for temperature in dict.fromkeys((1.0, best))
-        ]
+        truth, known = (s.targets(label)[:, 0] for s in (stars, others))
+
+        def at(read: Reading, temperature: float, label: str = label) -> ScalarPosterior:
+            return read.generate(label, n_samples=1, temperature=temperature)[label]
+
+        learned = {t: calibration_of(at(tuning, t), known) for t in TEMPERATURES}
+        best = min(TEMPERATURES, key=lambda t: learned[t].distance)
+        as_it_is = at(reading, 1.0)
+        ways = {
+            "as it is": (1.0, as_it_is),
+            "recalibrated": (1.0, learned[1.0].recalibrate(as_it_is)),
+            "temperature": (best, at(reading, best)),
+        }
+        for way, (temperature, posterior) in ways.items():
+            about = {"inputs": inputs, "label": label, "way": way, "temperature": temperature}
+            found.append({**about, **told(posterior, truth)})
     return found
 
 
@@ -94,8 +103,8 @@ def main() -> int:
         for one in measure(model, stars, others, inputs):
             runs.append({"seed": seed, **one})
             cover = {c["level"]: round(c["found"], 3) for c in one["coverage"]}
-            about = (one[key] for key in ("inputs", "label", "temperature"))
-            print(seed, *about, cover, round(one["distance"], 3))
+            about = (one[key] for key in ("inputs", "label", "way", "temperature"))
+            print(seed, *about, cover, f"CRPS {one['mean_crps']:.4g}", flush=True)
     result = {
         "what": f"posteriors of labels by {asked.base}, on test stars of {asked.dataset}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

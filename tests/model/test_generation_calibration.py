@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from omnisky.model.generation import ScalarPosterior
-from omnisky.model.generation.calibration import calibration_of, share_interval
+from omnisky.model.generation import ScalarPosterior, calibration_of, mean_crps
+from omnisky.model.generation.calibration import share_interval
 
 VALUES = np.linspace(-8, 8, 801)
 
@@ -55,6 +55,70 @@ def test_objects_without_truth_are_left_out(drawn):
     assert len(calibration_of(gaussians(means, 1.0), some).pit) == 2000
 
 
+@pytest.mark.parametrize(("width", "shift"), [(0.4, 0.0), (2.5, 0.0), (0.6, 0.5)])
+def test_recalibrated_by_some_objects_others_are_right(drawn, width, shift):
+    means, truth = drawn
+    known, new = slice(0, 2000), slice(2000, 4000)
+    learned = calibration_of(gaussians(means[known] + shift, width), truth[known])
+    wrong = gaussians(means[new] + shift, width)
+    mended = learned.recalibrate(wrong)
+    np.testing.assert_allclose(mended.probabilities.sum(1), 1, rtol=1e-12)
+    found = calibration_of(mended, truth[new])
+    for level, (share, *_) in found.coverage.items():
+        assert abs(share - level) < 0.03
+    assert found.distance < 1.63 * (2 / 2000) ** 0.5  # 1 %, the known ones are a sample, too
+    assert mean_crps(mended, truth[new]) < mean_crps(wrong, truth[new])
+    # The best possible one: N(m, 1) with the truth drawn from it has 1 / sqrt(pi).
+    assert mean_crps(mended, truth[new]) == pytest.approx(np.pi**-0.5, rel=0.05)
+
+
+def test_recalibrated_samples_follow_the_new_posterior_in_their_order(drawn):
+    means, truth = drawn
+    learned = calibration_of(gaussians(means, 0.5), truth)
+    one = gaussians(np.zeros(1), 0.5)
+    rng = np.random.default_rng(1)
+    draws = rng.choice(VALUES, size=(20_000, 1), p=one.probabilities[0])
+    mended = learned.recalibrate(ScalarPosterior(VALUES, one.probabilities, draws))
+    assert np.isin(mended.samples, VALUES).all()
+    assert mended.samples.std() == pytest.approx(mended.std[0], rel=0.03)
+    assert mended.std[0] == pytest.approx(1, rel=0.1)
+    order = np.argsort(draws[:, 0], kind="stable")
+    apart = np.diff(draws[order, 0]) > 0
+    assert (np.diff(mended.samples[order, 0])[apart] >= 0).all()
+    again = learned.recalibrate(ScalarPosterior(VALUES, one.probabilities, draws))
+    np.testing.assert_array_equal(again.samples, mended.samples)
+
+
+def test_right_posteriors_are_left_as_they_are(drawn):
+    means, truth = drawn
+    right = gaussians(means, 1.0)
+    mended = calibration_of(right, truth).recalibrate(right)
+    np.testing.assert_allclose(mended.std, right.std, rtol=0.05)
+    np.testing.assert_allclose(mended.mean, right.mean, atol=0.06)
+
+
+def test_truths_beyond_all_bins(drawn):
+    means, truth = drawn
+    outside = np.where(np.arange(4000) % 4, truth, 20.0)
+    right = gaussians(means, 1.0)
+    mended = calibration_of(right, outside).recalibrate(right)
+    assert (mended.probabilities >= 0).all()
+    far = (mended.probabilities * (VALUES > means[:, None] + 3)).sum(1)
+    np.testing.assert_allclose(far[means < 3], 0.25, atol=0.01)
+
+
+def test_crps_of_a_value_is_its_distance_and_of_a_gaussian_as_known():
+    one = ScalarPosterior(np.array([0.0, 1.0, 3.0]), np.array([[0.0, 1.0, 0.0]]), np.zeros((1, 1)))
+    for truth, distance in ((1.0, 0.0), (2.5, 1.5), (-2.0, 3.0), (4.0, 3.0)):
+        assert mean_crps(one, np.array([truth])) == pytest.approx(distance)
+    # Gneiting & Raftery 2007, eq. 21.
+    z = 0.7
+    density, below = np.exp(-(z**2) / 2) / (2 * np.pi) ** 0.5, 0.758036
+    known = z * (2 * below - 1) + 2 * density - np.pi**-0.5
+    found = mean_crps(gaussians(np.zeros(2), 1.0), np.array([z, np.nan]))
+    assert found == pytest.approx(known, rel=1e-3)
+
+
 def test_interval_of_a_share():
     low, high = share_interval(90, 100)
     assert (low, high) == (pytest.approx(0.8256, abs=1e-3), pytest.approx(0.9448, abs=1e-3))
@@ -69,3 +133,12 @@ def test_bad_input_is_refused(drawn):
         calibration_of(posterior, np.full(3, np.nan))
     with pytest.raises(ValueError, match=r"levels lie between 0 and 1; found \[1\]"):
         calibration_of(posterior, np.zeros(3), levels=[1])
+    few = calibration_of(gaussians(drawn[0][:49], 1.0), drawn[1][:49])
+    with pytest.raises(ValueError, match="needs 50 objects whose truth is known; found 49"):
+        few.recalibrate(posterior)
+    enough = calibration_of(gaussians(drawn[0][:50], 1.0), drawn[1][:50])
+    other = ScalarPosterior(VALUES[::2], posterior.probabilities[:, ::2], posterior.samples)
+    with pytest.raises(ValueError, match=r"bins from -8 to 8, 801 in all; the posterior has 401"):
+        enough.recalibrate(other)
+    with pytest.raises(ValueError, match=r"must have shape \(3,\)"):
+        mean_crps(posterior, np.zeros(2))

@@ -7,6 +7,7 @@ puts the ones that carry most variance first), then codes in random order, and t
 that the first and most informative tokens are drawn one by one.
 """
 
+from omnisky.model.generation.calibration import Calibration, calibration_of, mean_crps
 from omnisky.model.generation.reading import Reading
 from omnisky.model.generation.results import (
     Generation,
@@ -17,6 +18,7 @@ from omnisky.model.generation.results import (
 from omnisky.model.generation.sampling import Sampling, SamplingOptions
 
 __all__ = [
+    "Calibration",
     "Generation",
     "MeasurementSamples",
     "Reading",
@@ -24,4 +26,6 @@ __all__ = [
     "SamplingOptions",
     "ScalarPosterior",
     "SpectrumSamples",
+    "calibration_of",
+    "mean_crps",
 ]
