@@ -5,6 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,11 +16,14 @@ from omnisky.model.masking import MaskingConfig
 from omnisky.train import read_recipe
 from omnisky.train.codec import CodecRecipe, train_codec
 from omnisky.train.pretraining import (
+    PretrainingData,
     PretrainingObjective,
     PretrainingRecipe,
+    PretrainingSource,
     TokenTable,
     pretrain,
 )
+from omnisky.train.pretraining.tokenising import tokenise_sources
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 MASKING = MaskingConfig(input_budget=20, output_budget=10)
@@ -198,6 +202,17 @@ def test_an_object_is_described_by_its_source_and_row(star_tokenizer, tokens):
     assert objective.describe(29) == "row 29 of the training tokens of the one"
     assert objective.describe(30) == "row 0 of the training tokens of the other"
     assert objective.describe(35) == "row 5 of the training tokens of the other"
+
+
+def test_an_object_is_described_by_its_name_if_that_is_known(star_tokenizer, mini, tmp_path):
+    data = PretrainingData(sources=(PretrainingSource(dataset="gaia-apogee-mini"),))
+    (part,) = tokenise_sources(data, star_tokenizer, tmp_path)
+    train = mini.object_id[mini.split == "train"]
+    np.testing.assert_array_equal(part.training.objects, train)
+    network = Model.from_preset("tiny", star_tokenizer).network
+    objective = PretrainingObjective(network, [part.training], [part.held_out], MASKING)
+    said = "row 3 of the training tokens of the data set gaia-apogee-mini"
+    assert objective.describe(3) == f"{train[3]}, {said}"
 
 
 def test_a_fingerprint_is_that_of_before_budgets_could_be_filled(star_tokenizer, tokens):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from omnisky.codecs import ScalarCodec, Tokenizer
 from omnisky.data.split import split_by_id
-from omnisky.data.store import write_store
+from omnisky.data.store import open_store, write_store
 from omnisky.mock import Universe
 from omnisky.modalities import Scalar, UnknownModalityError
 from omnisky.model import Model
@@ -99,6 +99,7 @@ def test_a_mock_universe_gives_one_row_an_object(tokenizer, seen, needs, tmp_pat
         there = torch.stack([expected.mask[n][:, 0] for n in wanted]).any(0)
         assert 0 < int(there.sum()) <= len(rows)
         assert_same(table.tokens(), expected[there])
+        np.testing.assert_array_equal(table.objects, rows[there.numpy()])
 
 
 def test_each_source_gives_its_own_modalities(tokenizer, tmp_path):
@@ -125,6 +126,10 @@ def test_matched_stores_give_one_row_an_object(tokenizer, seen, stores, tmp_path
     possible = set(map(tuple, torch.cat([truth[n] for n in wanted.codecs], 1).tolist()))
     for part in parts[:2]:
         assert set(map(tuple, part.training.ids.tolist())) <= possible
+    names = open_store(stores / "legacysurvey").coordinates()["object_id"]
+    left = np.concatenate([parts[2].training.objects, parts[2].held_out.objects])
+    assert set(left) <= set(names)
+    assert set(parts[0].training.objects) < set(parts[2].training.objects)
 
 
 def reference_loss(network, ids, present, indices, generator):
@@ -276,6 +281,12 @@ def test_changed_data_are_named(tokenizer, seen, tmp_path):
     saved = data_of(PretrainingSource(tokens=folder.name), path=folder.parent)
     with pytest.raises(ValueError, match="made by other codecs"):
         tokenise_sources(saved, Tokenizer(other), tmp_path / "b")
+    named = np.load(folder / "train/objects.npy")
+    np.save(folder / "train/objects.npy", named[1:])
+    with pytest.raises(CheckpointError, match=r"no readable tokens .* objects with .* identif"):
+        TokenTable.open(folder / "train")
+    (folder / "train/objects.npy").unlink()  # as tables of before it was kept
+    assert TokenTable.open(folder / "train").objects is None
     (folder / "train/ids.npy").write_bytes(b"short")
     with pytest.raises(CheckpointError, match="no readable tokens"):
         TokenTable.open(folder / "train")

@@ -233,10 +233,11 @@ class PretrainingObjective:
         return total / len(indices), metrics | work
 
     def describe(self, index: int) -> str:
-        """Return the source of a training object, and its row in the table of tokens."""
+        """Return the name of a training object, its source, and its row in the table of tokens."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        row = index - int(self._starts[number])
-        return f"row {row} of the training tokens of the {self.sources[number].table.name}"
+        row, table = index - int(self._starts[number]), self.sources[number].table
+        where = f"row {row} of the training tokens of the {table.name}"
+        return where if table.objects is None else f"{table.objects[row]}, {where}"
 
     def _drawn(self, indices: np.ndarray, generator: torch.Generator) -> _Batch:
         """Read objects and draw what they show; those of one source come one after the other."""

@@ -46,6 +46,10 @@ class SkySource(Protocol):
         """Return which objects are in a split, array of int, sorted."""
         ...
 
+    def objects(self, rows: np.ndarray) -> np.ndarray:
+        """Return what some objects are called, integers or text."""
+        ...
+
     def chunk(self, wanted: int) -> int:
         """Return how many objects to read at a time, where so many are wanted."""
         ...
@@ -76,6 +80,10 @@ class InMemory:
     def rows(self, split: str) -> np.ndarray:
         """Return the rows of a split."""
         return np.flatnonzero(self._data.split == split)
+
+    def objects(self, rows: np.ndarray) -> np.ndarray:
+        """Return the identifiers of the data set."""
+        return np.asarray(self._data.object_id)[rows]
 
     def chunk(self, wanted: int) -> int:
         """Return a number of objects that lie in memory anyway."""
@@ -129,13 +137,20 @@ class InStores:
         return tuple(self._owner)
 
     @cached_property
+    def _objects(self) -> np.ndarray:
+        return self._stores[0].coordinates()["object_id"]
+
+    @cached_property
     def _split(self) -> np.ndarray:
-        split = split_by_id(self._stores[0].coordinates()["object_id"])
-        return split[self._rows_of[0]]
+        return split_by_id(self._objects)[self._rows_of[0]]
 
     def rows(self, split: str) -> np.ndarray:
         """Return the groups of a split."""
         return np.flatnonzero(self._split == split)
+
+    def objects(self, rows: np.ndarray) -> np.ndarray:
+        """Return the identifiers of the first store."""
+        return self._objects[self._rows_of[0][rows]]
 
     def chunk(self, wanted: int) -> int:
         """Return the number that is wanted."""
@@ -199,6 +214,10 @@ class Drawn:
     def rows(self, split: str) -> np.ndarray:
         """Return the numbers of the objects in a split."""
         return np.flatnonzero(self._split == split)
+
+    def objects(self, rows: np.ndarray) -> np.ndarray:
+        """Return the numbers themselves."""
+        return rows
 
     def chunk(self, wanted: int) -> int:
         """Return the number that is wanted."""

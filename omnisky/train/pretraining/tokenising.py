@@ -33,6 +33,8 @@ __all__ = ["Part", "tokenise_sources"]
 
 _SPLITS = {"train": "training", "calibration": "held_out"}
 _TELL_EVERY_SECONDS = 30.0
+# Arrays of a chunk.
+_HELD = ("ids", "mask", "objects", "outside")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +206,7 @@ class _Tokenising:
         """Make the chunks of this process; in the main process, put all together."""
         work = folder.with_name(f".chunks-{folder.name}")
         work.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**identity, "chunk": self.chunk}, sort_keys=True)
+        text = json.dumps({**identity, "chunk": self.chunk, "holds": _HELD}, sort_keys=True)
         stem = f"chunk-{hashlib.sha256(text.encode()).hexdigest()[:12]}-"
         if strange := [p for p in work.glob("chunk-*.npz") if not p.name.startswith(stem)]:
             raise ValueError(
@@ -218,7 +220,7 @@ class _Tokenising:
         for number in range(_env("RANK", 0), count, _env("WORLD_SIZE", 1)):
             if not paths[number].exists() and not folder.exists():
                 part = rows[number * self.chunk : (number + 1) * self.chunk]
-                _write_chunk(paths[number], *self._tokens(part))
+                _write_chunk(paths[number], self._tokens(part))
             if time.monotonic() - told > _TELL_EVERY_SECONDS and in_main_process():
                 told = time.monotonic()
                 Console(stderr=True).print(
@@ -237,11 +239,13 @@ class _Tokenising:
             "mock": self.sky.mock,
             "identity": dict(identity),
         }
-        write_table(folder, self.sizes, lambda: _blocks(paths), about)
+        named = _held(paths, "objects")
+        objects = np.concatenate(named) if named else None
+        write_table(folder, self.sizes, lambda: _blocks(paths), about, objects)
         shutil.rmtree(work)
 
-    def _tokens(self, rows: np.ndarray) -> tuple[Block, np.ndarray]:
-        """Return the tokens of some objects, and how many values of each modality lie outside."""
+    def _tokens(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return of some objects what `_HELD` says; values outside are counted by modality."""
         try:
             measured = self.sky.read(rows, self.names)
             found, outside = {}, np.zeros((2, len(self.names)), np.int64)
@@ -262,13 +266,13 @@ class _Tokenising:
             kept &= found[name][1].any(1)
         kept &= np.any([mask.any(1) for _, mask in found.values()], axis=0)
         some = {name: (ids[kept], mask[kept]) for name, (ids, mask) in found.items()}
-        return packed(some, max(self.codecs[name].vocab_size for name in self.names)), outside
+        vocabulary = max(self.codecs[name].vocab_size for name in self.names)
+        return (*packed(some, vocabulary), self.sky.objects(rows)[kept], outside)
 
     def _warn_outside(self, paths: list[Path]) -> None:
         total = np.zeros((2, len(self.names)), np.int64)
-        for path in paths:
-            with np.load(path) as chunk:
-                total += chunk["outside"]
+        for outside in _held(paths, "outside"):
+            total += outside
         for name, outside, present in zip(self.names, *total.tolist(), strict=True):
             warn_outside(name, outside, present)
 
@@ -281,11 +285,11 @@ def _encoded(codec: Codec, measurement: Measurement) -> tuple[np.ndarray, np.nda
     return np.where(mask.numpy(), ids.numpy(), 0), mask.numpy()
 
 
-def _write_chunk(path: Path, block: Block, outside: np.ndarray) -> None:
+def _write_chunk(path: Path, held: tuple[np.ndarray, ...]) -> None:
     """Write a chunk, whole or not at all."""
     writing = path.with_name(f".writing-{path.name}")
     try:
-        np.savez(writing, ids=block[0], mask=block[1], outside=outside)
+        np.savez(writing, **dict(zip(_HELD, held, strict=True)))
         os.replace(writing, path)
     except OSError as error:
         writing.unlink(missing_ok=True)
@@ -299,6 +303,15 @@ def _blocks(paths: list[Path]) -> Iterator[Block]:
     for path in paths:
         with np.load(path) as chunk:
             yield chunk["ids"], chunk["mask"]
+
+
+def _held(paths: list[Path], name: str) -> list[np.ndarray]:
+    """Return an array of each chunk."""
+    found = []
+    for path in paths:
+        with np.load(path) as chunk:
+            found.append(chunk[name])
+    return found
 
 
 def _fingerprint(codec: Codec) -> str:

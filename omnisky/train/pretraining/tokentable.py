@@ -1,7 +1,8 @@
 """Tokens of one source on disk: a table of integers that is read by memory mapping.
 
 A folder holds ``ids.npy`` (one row an object, one column a token, in the narrowest type of
-integers), ``mask.npy`` (one bit a token) and ``about.json``. Columns are those of the modalities
+integers), ``mask.npy`` (one bit a token), ``objects.npy`` (what the source calls them; may be
+missing) and ``about.json``. Columns are those of the modalities
 that the source has, and of no others. An object without any token has no row.
 """
 
@@ -25,7 +26,7 @@ from omnisky.storage import CheckpointError, whole_folder
 
 __all__ = ["Block", "TokenTable", "narrowest", "packed", "write_table"]
 
-_ABOUT, _IDS, _MASK = "about.json", "ids.npy", "mask.npy"
+_ABOUT, _IDS, _MASK, _OBJECTS = "about.json", "ids.npy", "mask.npy", "objects.npy"
 _FORMAT = 1
 _HASHED_ROWS = 4096
 
@@ -48,12 +49,15 @@ class TokenTable:
     about : mapping
         Where the tokens come from: ``source``, ``split``, ``mock``, ``codecs``, ``fingerprint``,
         the largest id of each column.
+    objects : array, shape (object,), optional
+        Identifier of each object in its source.
     """
 
     ids: np.ndarray
     mask: np.ndarray
     modalities: Mapping[str, int]
     about: Mapping[str, Any]
+    objects: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -127,12 +131,16 @@ class TokenTable:
             shapes = (about["objects"], width), (about["objects"], -(-width // 8))
             if (ids.shape, mask.shape) != shapes or len(about["largest"]) != width:
                 raise ValueError(f"tables of {ids.shape} and {mask.shape} instead of {shapes}")
+            named = (folder / _OBJECTS).is_file()
+            objects = np.load(folder / _OBJECTS, mmap_mode="r") if named else None
+            if objects is not None and objects.shape != (len(ids),):
+                raise ValueError(f"{len(ids)} objects with {objects.shape} identifiers")
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise CheckpointError(
                 f"{folder} holds no readable tokens of format {_FORMAT}: {error}. Remove it, and "
                 "they are made again"
             ) from error
-        return cls(ids=ids, mask=mask, modalities=modalities, about=about)
+        return cls(ids=ids, mask=mask, modalities=modalities, about=about, objects=objects)
 
 
 def narrowest(vocabulary: int) -> np.dtype:
@@ -160,6 +168,7 @@ def write_table(
     modalities: Mapping[str, int],
     blocks: Callable[[], Iterator[Block]],
     about: Mapping[str, Any],
+    objects: np.ndarray | None = None,
 ) -> TokenTable:
     """Write a table, whole or not at all, block by block; return it opened.
 
@@ -173,6 +182,8 @@ def write_table(
         Returns the rows, block by block, masks packed; called twice.
     about : mapping
         What else to write down of it: ``source``, ``split``, ``mock``.
+    objects : array, shape (object,), optional
+        Identifier of each object in its source.
 
     Raises
     ------
@@ -196,6 +207,8 @@ def write_table(
         text = json.dumps({**head, **_described(ids, mask, modalities)}, indent=1)
         (work / _ABOUT).write_text(text + "\n", encoding="utf-8")
         del ids, mask  # written to the disk
+        if objects is not None:
+            np.save(work / _OBJECTS, objects)
     return TokenTable.open(folder)
 
 
