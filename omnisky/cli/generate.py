@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,15 +27,17 @@ from omnisky.pretrained import pinned
 if TYPE_CHECKING:
     from omnisky.modalities import Observations
     from omnisky.model import Model
+    from omnisky.model.generation import Calibration
 
 __all__ = ["Drawing", "generate"]
 
 _READ = Reading()
-# The central 90 %, as predict gives by default.
-_QUANTILES = (0.05, 0.95)
+# The median, and the central 90 %, as predict gives by default.
+_QUANTILES = {"_median": 0.5, "_low": 0.05, "_high": 0.95}
 _COLUMNS = {
     "": "Mean of samples: ",
     "_std": "Standard deviation of samples: ",
+    "_median": "Median of samples: ",
     "_low": "5 % quantile of samples: ",
     "_high": "95 % quantile of samples: ",
 }
@@ -91,6 +94,7 @@ def generate(
     given: str | None = None,
     samples: _AtLeastTwo = 64,
     seed: int = 0,
+    calibrate_on: str | None = None,
     base: str = "nano",
     drawing: Drawing = _DRAW,
     reading: Reading = _READ,
@@ -98,9 +102,9 @@ def generate(
 ) -> None:
     """Sample one measurement given others.
 
-    Writes, for a number, the mean, standard deviation and the 5 % and 95 % quantiles of the samples
-    as ``<target>``, ``<target>_std``, ``<target>_low`` and ``<target>_high``; for a spectrum the
-    mean and the standard deviation of each pixel.
+    Writes, for a number, the mean, standard deviation, median and the 5 % and 95 % quantiles of the
+    samples as ``<target>``, ``<target>_std``, ``<target>_median``, ``<target>_low`` and
+    ``<target>_high``; for a spectrum the mean and the standard deviation of each pixel.
 
     Parameters
     ----------
@@ -117,6 +121,11 @@ def generate(
         Samples an object.
     seed : int
         Fixes the samples.
+    calibrate_on : str, optional
+        Table file or data set of at least 50 objects like these that has the targets, too: numbers
+        are recalibrated, so that their quantiles hold the truth as often as they say. Take objects
+        that the model was not trained on, such as gaia-apogee:calibration. Then prefer the median
+        to the mean, which the tails pull at.
     base : str
         Pretrained model: a name, a folder, or a hub id as organisation/name@revision.
     drawing : Drawing
@@ -139,6 +148,10 @@ def generate(
             f"no table holds {', '.join(strange)}; sample them in Python with Model.generate"
         )
     vectors = [name for name in targets if modality(name).kind != "scalar"]
+    if vectors and calibrate_on is not None:
+        raise ValueError(
+            f"--calibrate-on is for numbers; {', '.join(vectors)} is none. Generate it by itself"
+        )
     if vectors and out.suffix.lower() == ".csv":
         raise ValueError(
             f"--out {out}: CSV cannot hold {', '.join(vectors)}; use .parquet or .fits"
@@ -154,7 +167,12 @@ def generate(
     observations = source.observations.drop(*both)
     base = pinned(base)
     known, rows = drop_empty(readable(observations, base, asked=given is not None))
-    parts = _sampled(Model.from_pretrained(base), known, targets, {**how, "seed": seed})
+    model, how = Model.from_pretrained(base), {**how, "seed": seed}
+    learned: Mapping[str, Calibration] = {}
+    if calibrate_on is not None:
+        others = _read_others(calibrate_on, reading, list(known), targets)
+        learned = _learned(model, others, targets, how)
+    parts = [_summary(some, targets, learned) for some in _drawn(model, known, targets, how)]
     result = result_table(source)
     for name, suffix in parts[0]:
         values = np.concatenate([part[name, suffix] for part in parts])
@@ -164,18 +182,58 @@ def generate(
     save(result, out, overwrite)
 
 
-def _sampled(
+def _drawn(
     model: Model, known: Observations, targets: list[str], how: dict[str, Any]
-) -> list[dict[tuple[str, str], np.ndarray]]:
-    """Return summaries of samples, some objects at a time."""
+) -> Iterator[Any]:
+    """Yield what is generated, some objects at a time."""
     from omnisky.model.generation import Reading as Objects
 
-    parts = []
     for some in slices(len(known), "Samples", _SOME):
         # Numbered through, so that the draws are those of the whole table at once.
         objects = Objects(model, model.as_tokens(known[some]), keep=False, first=some.start)
-        parts.append(_summary(objects.generate(targets, **how), targets))
-    return parts
+        yield objects.generate(targets, **how)
+
+
+def _read_others(
+    table: str, reading: Reading, given: list[str], targets: list[str]
+) -> Observations:
+    """Return objects whose truth is known, their table read as that of the others."""
+    from omnisky.model.generation.calibration import ENOUGH
+
+    try:
+        how = reading if Path(table).is_file() else _READ
+        others = Input.read(table, how, [*given, *targets]).observations
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"--calibrate-on {table}: {error}") from None
+    seen = np.any([others[name].present for name in given], axis=0)
+    for name in targets:
+        if (known := int((others[name].present & seen).sum())) < ENOUGH:
+            raise ValueError(
+                f"--calibrate-on {table}: {name} is known for {known} objects that have "
+                f"{', '.join(given)}; at least {ENOUGH} are needed"
+            )
+    return others
+
+
+def _learned(
+    model: Model, others: Observations, targets: list[str], how: dict[str, Any]
+) -> dict[str, Calibration]:
+    """Return how posteriors of objects whose truth is known miss it, by target."""
+    from omnisky.model.generation import ScalarPosterior, calibration_of
+
+    known, rows = drop_empty(others.drop(*targets))
+    found: dict[str, list[ScalarPosterior]] = {name: [] for name in targets}
+    for some in _drawn(model, known, targets, how):
+        for name in targets:
+            found[name].append(some[name])
+    learned = {}
+    for name, parts in found.items():
+        chances = np.concatenate([part.probabilities for part in parts])
+        samples = np.concatenate([part.samples for part in parts], axis=1)
+        truth = others[name][rows]
+        values = np.where(truth.mask, truth.value, np.nan)
+        learned[name] = calibration_of(ScalarPosterior(parts[0].values, chances, samples), values)
+    return learned
 
 
 def _strength(text: str) -> float | dict[str, float]:
@@ -191,15 +249,20 @@ def _strength(text: str) -> float | dict[str, float]:
         ) from None
 
 
-def _summary(generation: Any, targets: list[str]) -> dict[tuple[str, str], np.ndarray]:
+def _summary(
+    generation: Any, targets: list[str], learned: Mapping[str, Calibration]
+) -> dict[tuple[str, str], np.ndarray]:
     """Return the columns of some objects, by target and suffix."""
     found = {}
     for name in targets:
         sampled = generation[name]
+        if name in learned:
+            sampled = learned[name].recalibrate(sampled)
         found[name, ""] = sampled.mean
         if np.ndim(sampled.mean) == 2:  # a spectrum
             found[name, "_std"] = sampled.samples.std(axis=0)
         else:
             found[name, "_std"] = sampled.std
-            found[name, "_low"], found[name, "_high"] = map(sampled.quantile, _QUANTILES)
+            quantiles = sampled.quantile(list(_QUANTILES.values()))
+            found |= {(name, suffix): q for suffix, q in zip(_QUANTILES, quantiles, strict=True)}
     return found

@@ -10,14 +10,14 @@ import numpy as np
 
 from omnisky.model.generation.results import ScalarPosterior
 
-__all__ = ["Calibration", "calibration_of", "mean_crps", "share_interval"]
+__all__ = ["ENOUGH", "Calibration", "calibration_of", "mean_crps", "share_interval"]
 
 # Standard deviations of a two-sided 95 % interval.
 _Z = 1.959964
 _LEVELS = (0.5, 0.68, 0.9, 0.95)
 _BINS = 10
 # Fewer known objects than this say little of a distribution.
-_ENOUGH = 50
+ENOUGH = 50
 _EDGE = 1e-12
 
 
@@ -80,9 +80,9 @@ class Calibration:
         ValueError
             If there are fewer than 50 known objects, or the posterior has other bins.
         """
-        if len(self.pit) < _ENOUGH:
+        if len(self.pit) < ENOUGH:
             raise ValueError(
-                f"recalibration needs {_ENOUGH} objects whose truth is known; found "
+                f"recalibration needs {ENOUGH} objects whose truth is known; found "
                 f"{len(self.pit)}. Give calibration_of more of them"
             )
         if not np.array_equal(posterior.values, self.values):
