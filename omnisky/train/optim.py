@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -22,11 +23,13 @@ __all__ = [
     "build_schedule",
     "learning_rate_factor",
     "optimizer_tensors",
+    "orthogonalised",
     "restore_optimizer",
 ]
 
-
 Named = list[tuple[str, nn.Parameter]]
+# Numbers of matrices that Muon works on at once, for memory.
+_TOGETHER = 2**24
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -59,22 +62,21 @@ class MuonWithAdamW(torch.optim.Optimizer):
         weight_decay: float,
         betas: tuple[float, float],
     ) -> None:
-        self._muon = torch.optim.Muon(
-            [{"params": matrices}],
-            lr=learning_rate,
-            weight_decay=weight_decay,
-            momentum=max(betas[0], 0.95),
-            adjust_lr_fn="match_rms_adamw",
-        )
         self._adamw = torch.optim.AdamW(others, lr=learning_rate, betas=betas)
-        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
+        moved = {
+            "params": [parameter for _, parameter in matrices],
+            "param_names": [name for name, _ in matrices],
+            "lr": learning_rate,
+            "weight_decay": weight_decay,
+            "momentum": max(betas[0], 0.95),
+        }
+        super().__init__([moved, *self._adamw.param_groups], {})
         self._share()
 
     def _share(self) -> None:
-        """Let both parts work on this optimizer's own groups and state."""
-        self._muon.param_groups = self.param_groups[:1]
+        """Let AdamW work on this optimizer's own groups and state."""
         self._adamw.param_groups = self.param_groups[1:]
-        self._muon.state = self._adamw.state = self.state
+        self._adamw.state = self.state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Put back a state from `state_dict`."""
@@ -84,42 +86,73 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable | None = None) -> None:  # pyright: ignore
         """Take one step."""
         assert closure is None, "the training loop has none"
-        if any(isinstance(p, DTensor) for p in self.param_groups[0]["params"]):
-            self._step_divided()
-        else:
-            self._muon.step()
+        self._move_matrices()
         self._adamw.step()
 
     @torch.no_grad()
-    def _step_divided(self) -> None:
-        """Do what torch's Muon does, for matrices of which each process has some rows."""
+    def _move_matrices(self) -> None:
         group = self.param_groups[0]
-        rate, momentum = float(group["lr"]), group["momentum"]
-        for matrix in group["params"]:
-            if matrix.grad is None:
-                continue
-            state = self.state[matrix]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(matrix)
-            rows, own = state["momentum_buffer"].to_local(), matrix.grad.to_local()
+        rate, keep = float(group["lr"]), 1 - float(group["lr"]) * group["weight_decay"]
+        for matrices in _alike(group["params"]):
+            rows, columns = matrices[0].shape
+            wanted = torch.stack([self._wanted(matrix) for matrix in matrices])
+            step = orthogonalised(wanted).mul_(-0.2 * rate * max(rows, columns) ** 0.5)
+            for matrix, own in zip(matrices, step, strict=True):
+                if isinstance(matrix, DTensor):
+                    matrix.to_local().mul_(keep).add_(own[slice(*rows_here(matrix))])
+                else:
+                    matrix.mul_(keep).add_(own)
+
+    def _wanted(self, matrix: Tensor) -> Tensor:
+        """Return where the momentum points one gradient ahead (Nesterov), of the whole matrix."""
+        momentum, state = self.param_groups[0]["momentum"], self.state[matrix]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        kept, gradient = state["momentum_buffer"], matrix.grad
+        if isinstance(matrix, DTensor):
+            rows, own = kept.to_local(), cast(DTensor, gradient).to_local()
             rows.lerp_(own, 1 - momentum)
-            wanted = own.lerp(rows, momentum) if group["nesterov"] else rows
-            whole = divided_like(matrix, wanted).full_tensor()
-            start, stop = rows_here(matrix)
-            moved = _orthogonal_step(whole, group, rate)[start:stop]
-            matrix.to_local().mul_(1 - rate * group["weight_decay"]).add_(moved)
+            return divided_like(matrix, own.lerp(rows, momentum)).full_tensor()
+        kept.lerp_(gradient, 1 - momentum)
+        return cast(Tensor, gradient).lerp(kept, momentum)
 
 
-def _orthogonal_step(gradient: Tensor, group: Mapping[str, Any], rate: float) -> Tensor:
-    """Return the step that torch's Muon takes from 0, without momentum or decay."""
-    step = torch.zeros_like(gradient, requires_grad=True)
-    step.grad = gradient
-    kept = {name: group[name] for name in ("ns_coefficients", "eps", "ns_steps", "adjust_lr_fn")}
-    alone = torch.optim.Muon(
-        [step], lr=rate, weight_decay=0.0, momentum=0.0, nesterov=False, **kept
-    )
-    alone.step()
-    return step.detach()
+def _alike(matrices: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield matrices that have a gradient, those of one shape together, but not too many."""
+    found: dict[torch.Size, list[Tensor]] = {}
+    for matrix in matrices:
+        if matrix.grad is not None:
+            found.setdefault(matrix.shape, []).append(matrix)
+    for same in found.values():
+        # Divided ones are put together from all processes, one after the other.
+        divided = isinstance(same[0], DTensor)
+        size = 1 if divided else max(1, _TOGETHER // same[0].numel())
+        yield from (same[i : i + size] for i in range(0, len(same), size))
+
+
+def orthogonalised(matrices: Float[Tensor, "n a b"]) -> Float[Tensor, "n a b"]:
+    """Return matrices near the nearest orthogonal ones, all singular values between 0.7 and 1.2.
+
+    Five steps of X ← 3.4445 X + (−4.775 A + 2.0315 A²) X with A = X Xᵀ, from X of norm 1 (Jordan
+    2024). In float32 on a CPU: those that have no bfloat16 products take 12 to 20 times as long for
+    them.
+
+    Parameters
+    ----------
+    matrices : FloatTensor, shape (matrix, row, column)
+        Matrices of one shape.
+    """
+    on_cpu = matrices.device.type == "cpu"
+    found = matrices.float() if on_cpu else matrices.bfloat16()
+    high = found.shape[1] > found.shape[2]
+    if high:
+        found = found.mT
+    found = found / found.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    for _ in range(5):
+        product = found @ found.mT
+        change = torch.baddbmm(product, product, product, beta=-4.775, alpha=2.0315)
+        found = torch.baddbmm(found, change, found, beta=3.4445)
+    return (found.mT if high else found).to(matrices.dtype)
 
 
 def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -12,6 +12,7 @@ from omnisky.train.optim import (
     build_schedule,
     learning_rate_factor,
     optimizer_tensors,
+    orthogonalised,
     restore_optimizer,
 )
 
@@ -127,27 +128,66 @@ def steps(module, optimizer, count):
         optimizer.step()
 
 
-def test_muon_moves_hidden_matrices_as_torch_does():
-    ours, theirs = Hidden(), nn.Linear(3, 3, bias=False)
+class Several(nn.Module):
+    """Matrices of three shapes, two alike."""
+
+    def __init__(self):
+        super().__init__()
+        shapes = {"wide": (6, 20), "also_wide": (6, 20), "high": (20, 6), "square": (8, 8)}
+        for name, shape in shapes.items():
+            setattr(self, name, nn.Parameter(torch.randn(shape)))
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def hidden_matrices(self):
+        return {"wide", "also_wide", "high", "square"}
+
+
+@pytest.mark.parametrize("together", [2**24, 130, 1])
+def test_muon_moves_hidden_matrices_as_torch_does(together, monkeypatch):
+    monkeypatch.setattr("omnisky.train.optim._TOGETHER", together)
+    ours = Several()
     settings = config(optimizer="muon", weight_decay=0.1)
     optimizer = build_optimizer(ours, settings)
     names = [group["param_names"] for group in optimizer.param_groups]
-    assert names[0] == ["linear.weight"]
-    assert set(names[1]) == {"linear.bias", "norm.weight", "norm.bias", "positions"}
-    theirs.load_state_dict({"weight": ours.linear.weight.detach().clone()})
+    assert set(names[0]) == ours.hidden_matrices()
+    assert names[1] == ["bias"]
+    theirs = {n: nn.Parameter(getattr(ours, n).detach().clone()) for n in names[0]}
     reference = torch.optim.Muon(
-        theirs.parameters(),
+        theirs.values(),
         lr=settings.learning_rate,
         weight_decay=0.1,
         momentum=0.95,
         adjust_lr_fn="match_rms_adamw",
     )
-    for _ in range(4):
-        gradient = torch.randn(3, 3)
-        ours.linear.weight.grad, theirs.weight.grad = gradient.clone(), gradient.clone()
+    before = {name: tensor.detach().clone() for name, tensor in theirs.items()}
+    for step in range(4):
+        for name, tensor in theirs.items():
+            # One has no gradient in some step: it stays, without decay.
+            gradient = torch.randn(tensor.shape) if (step, name) != (2, "high") else None
+            getattr(ours, name).grad = gradient
+            tensor.grad = None if gradient is None else gradient.clone()
         optimizer.step()
         reference.step()
-    assert torch.equal(ours.linear.weight, theirs.weight)
+    for name, tensor in theirs.items():
+        # torch looks for its step in bfloat16.
+        moved = (tensor - before[name]).norm()
+        assert (getattr(ours, name) - tensor).norm() < 0.02 * moved
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 40), (2, 40, 5), (1, 30, 30)])
+def test_steps_of_muon_are_nearly_orthogonal(shape):
+    given = torch.randn(shape)
+    left, sizes, right = torch.linalg.svd(given, full_matrices=False)
+    found = orthogonalised(given)
+    values = left.mT @ found @ right.mT
+    apart = values - torch.diag_embed(values.diagonal(dim1=1, dim2=2))
+    assert apart.abs().max() < 1e-3
+    seen = values.diagonal(dim1=1, dim2=2)[sizes > 0.05 * sizes.amax()]
+    assert ((0.65 < seen) & (seen < 1.25)).all()
+
+
+def test_a_matrix_of_zeros_is_left_alone():
+    assert (orthogonalised(torch.zeros(2, 3, 4)) == 0).all()
 
 
 def test_muon_state_goes_on_exactly():
