@@ -139,7 +139,8 @@ def _rebuild(kind: type, config: dict[str, Any], tensors: dict[str, Tensor], bas
         if found != config["base_sha256"]:
             raise CheckpointError(
                 f"the pretrained model {model.base!r} has other weights (sha256 {found[:12]}…) "
-                f"than that of the fit ({config['base_sha256'][:12]}…); give that as base="
+                f"than that of the fit ({config['base_sha256'][:12]}…), which was another or was "
+                "changed after it was read; give that as base=, saved by save_pretrained"
             )
     model.modalities_, model.patterns_ = config["modalities"], config["patterns"]
     model.columns_ = MeasuredColumns(**config["measured"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 from cyclopts import Parameter, validators
 
 from omnisky.cli.models import readable
+from omnisky.cli.recalibration import Recalibration, read_known, without_targets
 from omnisky.cli.tables import (
     Input,
     Reading,
@@ -27,7 +29,6 @@ from omnisky.pretrained import pinned
 if TYPE_CHECKING:
     from omnisky.modalities import Observations
     from omnisky.model import Model
-    from omnisky.model.generation import Calibration
 
 __all__ = ["Drawing", "generate"]
 
@@ -123,9 +124,10 @@ def generate(
         Fixes the samples.
     calibrate_on : str, optional
         Table file or data set of at least 50 objects like these that has the targets, too: numbers
-        are recalibrated, so that their quantiles hold the truth as often as they say. Take objects
-        that the model was not trained on, such as gaia-apogee:calibration. Then prefer the median
-        to the mean, which the tails pull at.
+        are recalibrated, so that their quantiles hold the truth as often as they say. Each object
+        by those that have all it has, shown without the rest. Take objects that the model was not
+        trained on, such as gaia-apogee:calibration, and prefer the median to the mean, which tails
+        pull at. --column holds for both tables; one of a target is looked for here alone.
     base : str
         Pretrained model: a name, a folder, or a hub id as organisation/name@revision.
     drawing : Drawing
@@ -141,22 +143,11 @@ def generate(
 
     check_output(out, overwrite)
     how = {**drawing.options(), "n_samples": samples}
-    targets = [modality(name).name for name in names_in(target) or []]
-    held = ("scalar", "spectrum")
-    if strange := [name for name in targets if modality(name).kind not in held]:
-        raise ValueError(
-            f"no table holds {', '.join(strange)}; sample them in Python with Model.generate"
-        )
-    vectors = [name for name in targets if modality(name).kind != "scalar"]
-    if vectors and calibrate_on is not None:
-        raise ValueError(
-            f"--calibrate-on is for numbers; {', '.join(vectors)} is none. Generate it by itself"
-        )
-    if vectors and out.suffix.lower() == ".csv":
-        raise ValueError(
-            f"--out {out}: CSV cannot hold {', '.join(vectors)}; use .parquet or .fits"
-        )
-    source = Input.read(table, reading, names_in(given))
+    targets = _targets(target, out, numbers_alone=calibrate_on is not None)
+    mine = reading
+    if calibrate_on is not None:
+        mine = without_targets(reading, targets, is_table=Path(table).is_file())
+    source = Input.read(table, mine, names_in(given))
     both = [name for name in targets if name in source.observations]
     if both and given is not None:
         raise ValueError(f"{', '.join(both)} cannot be both given and target; leave it out of one")
@@ -167,12 +158,12 @@ def generate(
     observations = source.observations.drop(*both)
     base = pinned(base)
     known, rows = drop_empty(readable(observations, base, asked=given is not None))
-    model, how = Model.from_pretrained(base), {**how, "seed": seed}
-    learned: Mapping[str, Calibration] = {}
+    others = None
     if calibrate_on is not None:
-        others = _read_others(calibrate_on, reading, list(known), targets)
-        learned = _learned(model, others, targets, how)
-    parts = [_summary(some, targets, learned) for some in _drawn(model, known, targets, how)]
+        others = read_known(calibrate_on, reading, known, targets)
+    draw = partial(_drawn, Model.from_pretrained(base), targets, {**how, "seed": seed})
+    mend = None if others is None else Recalibration.learn(others, targets, draw).mend
+    parts = [_summary(drawn, targets, some, mend) for some, drawn in draw(known)]
     result = result_table(source)
     for name, suffix in parts[0]:
         values = np.concatenate([part[name, suffix] for part in parts])
@@ -182,58 +173,38 @@ def generate(
     save(result, out, overwrite)
 
 
+def _targets(target: str, out: Path, *, numbers_alone: bool) -> list[str]:
+    """Return the modalities to sample, which a table of this kind can hold."""
+    from omnisky.surveys import modality
+
+    targets = [modality(name).name for name in names_in(target) or []]
+    held = ("scalar", "spectrum")
+    if strange := [name for name in targets if modality(name).kind not in held]:
+        raise ValueError(
+            f"no table holds {', '.join(strange)}; sample them in Python with Model.generate"
+        )
+    vectors = [name for name in targets if modality(name).kind != "scalar"]
+    if vectors and numbers_alone:
+        raise ValueError(
+            f"--calibrate-on is for numbers; {', '.join(vectors)} is none. Generate it by itself"
+        )
+    if vectors and out.suffix.lower() == ".csv":
+        raise ValueError(
+            f"--out {out}: CSV cannot hold {', '.join(vectors)}; use .parquet or .fits"
+        )
+    return targets
+
+
 def _drawn(
-    model: Model, known: Observations, targets: list[str], how: dict[str, Any]
-) -> Iterator[Any]:
-    """Yield what is generated, some objects at a time."""
+    model: Model, targets: list[str], how: dict[str, Any], known: Observations
+) -> Iterator[tuple[slice, Any]]:
+    """Yield some objects at a time, and what is generated of them."""
     from omnisky.model.generation import Reading as Objects
 
     for some in slices(len(known), "Samples", _SOME):
         # Numbered through, so that the draws are those of the whole table at once.
         objects = Objects(model, model.as_tokens(known[some]), keep=False, first=some.start)
-        yield objects.generate(targets, **how)
-
-
-def _read_others(
-    table: str, reading: Reading, given: list[str], targets: list[str]
-) -> Observations:
-    """Return objects whose truth is known, their table read as that of the others."""
-    from omnisky.model.generation.calibration import ENOUGH
-
-    try:
-        how = reading if Path(table).is_file() else _READ
-        others = Input.read(table, how, [*given, *targets]).observations
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"--calibrate-on {table}: {error}") from None
-    seen = np.any([others[name].present for name in given], axis=0)
-    for name in targets:
-        if (known := int((others[name].present & seen).sum())) < ENOUGH:
-            raise ValueError(
-                f"--calibrate-on {table}: {name} is known for {known} objects that have "
-                f"{', '.join(given)}; at least {ENOUGH} are needed"
-            )
-    return others
-
-
-def _learned(
-    model: Model, others: Observations, targets: list[str], how: dict[str, Any]
-) -> dict[str, Calibration]:
-    """Return how posteriors of objects whose truth is known miss it, by target."""
-    from omnisky.model.generation import ScalarPosterior, calibration_of
-
-    known, rows = drop_empty(others.drop(*targets))
-    found: dict[str, list[ScalarPosterior]] = {name: [] for name in targets}
-    for some in _drawn(model, known, targets, how):
-        for name in targets:
-            found[name].append(some[name])
-    learned = {}
-    for name, parts in found.items():
-        chances = np.concatenate([part.probabilities for part in parts])
-        samples = np.concatenate([part.samples for part in parts], axis=1)
-        truth = others[name][rows]
-        values = np.where(truth.mask, truth.value, np.nan)
-        learned[name] = calibration_of(ScalarPosterior(parts[0].values, chances, samples), values)
-    return learned
+        yield some, objects.generate(targets, **how)
 
 
 def _strength(text: str) -> float | dict[str, float]:
@@ -250,14 +221,14 @@ def _strength(text: str) -> float | dict[str, float]:
 
 
 def _summary(
-    generation: Any, targets: list[str], learned: Mapping[str, Calibration]
+    generation: Any, targets: list[str], some: slice, mend: Callable[..., Any] | None
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return the columns of some objects, by target and suffix."""
     found = {}
     for name in targets:
         sampled = generation[name]
-        if name in learned:
-            sampled = learned[name].recalibrate(sampled)
+        if mend is not None:
+            sampled = mend(name, sampled, some)
         found[name, ""] = sampled.mean
         if np.ndim(sampled.mean) == 2:  # a spectrum
             found[name, "_std"] = sampled.samples.std(axis=0)

@@ -156,11 +156,12 @@ class Model:
         from omnisky.model.aion import read_released, released_tokenizer
 
         folder, hub = pretrained_folder(name, revision), hub_id(name, revision)
-        source = str(name) if hub is None else f"{hub[0]}@{folder.name}"
+        source: str | None = str(name) if hub is None else f"{hub[0]}@{folder.name}"
         if is_released(folder):
             network = read_released(folder, compat=compat)
             codecs = released_tokenizer(folder, network.config.by_name, compat)
-            return cls._together(network, codecs, source)
+            # Read by its name alone, it would be right again: another model.
+            return cls._together(network, codecs, folder, None if compat else source)
         if compat is not None:
             raise ValueError(f"compat={compat!r} is for AION-1's checkpoints; {folder} is none")
         config, tensors = read_folder(folder, _KIND)
@@ -172,10 +173,12 @@ class Model:
             network.load_state_dict(restored(tensors))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
-        return cls._together(network.eval(), codecs, source)
+        return cls._together(network.eval(), codecs, folder, source)
 
     @classmethod
-    def _together(cls, network: Transformer, codecs: Tokenizer | None, source: str) -> Model:
+    def _together(
+        cls, network: Transformer, codecs: Tokenizer | None, folder: Path, source: str | None
+    ) -> Model:
         """Return the model of a network and codecs that were read from one folder."""
         try:
             # A shared codec may know more modalities than the network.
@@ -183,7 +186,7 @@ class Model:
             model = cls(network, codecs, source=source)
             check_values(network, model.codecs)
         except ValueError as error:
-            raise CheckpointError(f"{source} does not fit a model: {error}") from error
+            raise CheckpointError(f"{folder} does not fit a model: {error}") from error
         return model
 
     def save_pretrained(

@@ -73,6 +73,11 @@ def codec_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in inner.glob("*/config.json"))
 
 
+def is_reference(folder: Path) -> bool:
+    """Return True for a folder that holds no codec, but the name of one that ships."""
+    return config_of(folder).get("kind") == _REFERENCE
+
+
 def referred(folder: Path) -> Path:
     """Return the folder that holds a codec: that of the shipped one that it refers to, or itself.
 
@@ -88,7 +93,7 @@ def referred(folder: Path) -> Path:
         version.
     """
     config = config_of(folder)
-    if config.get("kind") != _REFERENCE:
+    if not is_reference(folder):
         return folder
     *model, name = str(config.get("name")).split("/")
     found = finding.ROOT.joinpath(*model, "codecs", name)
@@ -144,6 +149,11 @@ def modalities_of(folder: Path) -> list[str]:
         )
     # A codec may know more than the model.
     of_network = _modalities_of_network(config)
+    if of_network and not of_codecs & of_network:
+        raise FileNotFoundError(
+            f"the codecs in {folder} are of {', '.join(sorted(of_codecs))}, none of which the "
+            f"model has; it has {', '.join(sorted(of_network))}. Put theirs into codecs/"
+        )
     return sorted(of_codecs & of_network if of_network else of_codecs)
 
 

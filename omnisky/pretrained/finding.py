@@ -75,8 +75,15 @@ def pretrained_folder(
 
 
 def _fetched(source: str, revision: str | None, part: Part) -> Path:
+    from omnisky.pretrained.contents import is_reference
+
     folder = fetch(source, _FILES[part], revision)
-    for file in ("config.json", "model.safetensors")[: 1 + (part == "all")]:
+    needed = ["config.json", *(["model.safetensors"] if part == "all" else [])]
+    if part != "words":
+        codecs = [path.parent for path in sorted(folder.glob("codecs/*/config.json"))]
+        own = [f"codecs/{codec.name}" for codec in codecs if not is_reference(codec)]
+        needed += [f"{name}/model.safetensors" for name in own]
+    for file in needed:
         # Offline, whatever part of it was fetched before is all that is found.
         if not (folder / file).is_file():
             raise FileNotFoundError(

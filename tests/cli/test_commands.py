@@ -195,54 +195,6 @@ def test_generate(run, tiny_model, stars_file, tmp_path):
     assert "gaia_xp cannot be both given and target" in error
 
 
-def test_generate_calibrates_on_known_objects(run, tiny_model, mini, stars_file, tmp_path):
-    from omnisky.data.usertable import table_from_observations
-    from omnisky.modalities import Observations
-    from omnisky.model.generation import calibration_of
-
-    def as_table(stars, name):
-        seen = {**stars.observations.select("gaia_g", "twomass_j"), **stars.labels}
-        table = table_from_observations(Observations(seen), stars.object_id)
-        write_table(table, tmp_path / name)
-        return tmp_path / name
-
-    known, new = as_table(mini[:150], "known.fits"), as_table(mini[150:], "new.fits")
-    command = ["generate", new, "--base", tiny_model, "--given", "gaia_g,twomass_j", "--samples", 9]
-    command += ["--target", "apogee_teff,apogee_fe_h", "--out"]
-    plain, mended = tmp_path / "plain.fits", tmp_path / "mended.fits"
-    assert run(*command, plain)[0] == 0
-    code, _, error = run(*command, mended, "--calibrate-on", known)
-    assert (code, error) == (0, "")
-    found = read_table(mended)
-    # In pieces or at once, and by the command or in Python.
-    model = omnisky.Model.from_pretrained(tiny_model)
-    how = {"n_samples": 9, "seed": 0}
-    targets = ["apogee_teff", "apogee_fe_h"]
-    seen = mini.observations.select("gaia_g", "twomass_j")
-    told, wanted = (model.generate(seen[s], targets, **how) for s in (slice(150), slice(150, None)))
-    truth = mini[:150].targets(*targets)
-    for name, values in zip(targets, truth.T, strict=True):
-        expected = calibration_of(told[name], values).recalibrate(wanted[name])
-        for suffix, level in (("median", 0.5), ("low", 0.05), ("high", 0.95)):
-            np.testing.assert_allclose(
-                found[f"{name}_{suffix}"], expected.quantile(level), rtol=1e-3, atol=1e-3
-            )
-        assert (found[f"{name}_low"] != read_table(plain)[f"{name}_low"]).any()
-    few = "gaia-apogee-mini:calibration"
-    for wrong, message in (
-        (few, "apogee_teff is known for 44 objects that have gaia_g, twomass_j; at least 50"),
-        (tmp_path / "nothing.fits", "no file"),
-        (stars_file, "no"),
-    ):
-        code, _, error = run(*command, tmp_path / "x.fits", "--calibrate-on", wrong)
-        assert code == 2
-        assert error.startswith(f"omnisky: --calibrate-on {wrong}: {message}")
-    wrong = ["--target", "gaia_xp", "--out", tmp_path / "x.fits", "--calibrate-on", known]
-    code, _, error = run(*command[:-3], *wrong)
-    assert code == 2
-    assert "--calibrate-on is for numbers; gaia_xp is none" in error
-
-
 def test_generate_draws_the_same_in_pieces(run, tiny_model, stars_file, tmp_path, monkeypatch):
     command = ["generate", stars_file, "--base", tiny_model, "--target", "apogee_fe_h,gaia_xp"]
     tables = []

@@ -89,6 +89,26 @@ def test_recalibrated_samples_follow_the_new_posterior_in_their_order(drawn):
     np.testing.assert_array_equal(again.samples, mended.samples)
 
 
+def test_targets_that_have_nothing_to_do_with_each_other_still_have_not(drawn):
+    truth, rng = drawn[1], np.random.default_rng(2)
+    mended = []
+    for values in (np.linspace(-8, 8, 6), np.linspace(-80, 80, 6)):
+        # Few bins, so that much depends on where in its bin a sample lies.
+        density = np.exp(-0.5 * (values / values[-1] * 8 / 1.5) ** 2)
+        chance = np.tile(density / density.sum(), (4000, 1))
+        draws = rng.choice(values, size=(3000, 1), p=chance[0])
+        learned = calibration_of(ScalarPosterior(values, chance, np.zeros((1, 4000))), truth)
+        mended.append(learned.recalibrate(ScalarPosterior(values, chance[:1], draws)).samples[:, 0])
+    assert abs(np.corrcoef(*mended)[0, 1]) < 0.06
+
+
+def test_truths_beyond_the_outer_bin_lie_beyond_the_posterior():
+    values, chance = np.arange(3.0), np.tile([0.0, 0.0, 1.0], (100, 1))
+    piled = ScalarPosterior(values, chance, np.zeros((1, 100)))
+    assert (calibration_of(piled, np.full(100, 20.0)).pit == 1).all()
+    assert (calibration_of(piled, np.full(100, -20.0)).pit == 0).all()
+
+
 def test_right_posteriors_are_left_as_they_are(drawn):
     means, truth = drawn
     right = gaussians(means, 1.0)
@@ -111,7 +131,7 @@ def test_crps_of_a_value_is_its_distance_and_of_a_gaussian_as_known():
     one = ScalarPosterior(np.array([0.0, 1.0, 3.0]), np.array([[0.0, 1.0, 0.0]]), np.zeros((1, 1)))
     for truth, distance in ((1.0, 0.0), (2.5, 1.5), (-2.0, 3.0), (4.0, 3.0)):
         assert mean_crps(one, np.array([truth])) == pytest.approx(distance)
-    # Gneiting & Raftery 2007, eq. 21.
+    # Gneiting et al. 2005, MWR 133, 1098.
     z = 0.7
     density, below = np.exp(-(z**2) / 2) / (2 * np.pi) ** 0.5, 0.758036
     known = z * (2 * below - 1) + 2 * density - np.pi**-0.5

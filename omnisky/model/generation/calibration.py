@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,8 +73,8 @@ class Calibration:
         posterior : ScalarPosterior
             Of new objects, generated as those of the known ones were.
         seed : int
-            Draws where in its bin a sample lies. Samples keep their ranks, and so what several
-            targets have to do with each other.
+            Draws where in its bin a sample lies. But for that, samples keep their order, and so
+            what several targets have to do with each other.
 
         Raises
         ------
@@ -94,7 +95,9 @@ class Calibration:
         before = _up_to_bin(posterior.probabilities)
         after = self._mapped(before)
         bins = np.searchsorted((self.values[1:] + self.values[:-1]) / 2, posterior.samples)
-        within = np.random.default_rng(seed).random(bins.shape)
+        # Other draws for other targets, which would else seem to go together.
+        draws = np.random.default_rng([seed, zlib.crc32(self.values.tobytes())])
+        within = draws.random(bins.shape)
         samples = np.empty(bins.shape)
         for i in range(len(before)):
             upper, lower = before[i, bins[:, i]], np.append(0, before[i])[bins[:, i]]
@@ -158,7 +161,7 @@ def calibration_of(
     truth = truth[known]
     pit = np.array(
         [
-            np.interp(value, posterior.values, below)
+            np.interp(value, posterior.values, below, left=0, right=1)
             for value, below in zip(truth, posterior.below[known], strict=True)
         ]
     )

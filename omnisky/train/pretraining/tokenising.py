@@ -211,8 +211,8 @@ class _Tokenising:
         if strange := [p for p in work.glob("chunk-*.npz") if not p.name.startswith(stem)]:
             raise ValueError(
                 f"{work} holds {len(strange)} chunks of tokens that were made of other data, by "
-                "other codecs or in chunks of another size, of a run that was stopped. Go on with "
-                f"these, choose another --out, or remove {work}"
+                "other codecs, in chunks of another size or by an older omnisky, of a run that was "
+                f"stopped. Choose another --out, or remove {work}"
             )
         count = -(-len(rows) // self.chunk)
         paths = [work / f"{stem}{number:07d}.npz" for number in range(count)]

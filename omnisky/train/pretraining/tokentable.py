@@ -2,8 +2,8 @@
 
 A folder holds ``ids.npy`` (one row an object, one column a token, in the narrowest type of
 integers), ``mask.npy`` (one bit a token), ``objects.npy`` (what the source calls them; may be
-missing) and ``about.json``. Columns are those of the modalities
-that the source has, and of no others. An object without any token has no row.
+missing) and ``about.json``. Columns are those of the modalities that the source has, and of no
+others. An object without any token has no row.
 """
 
 from __future__ import annotations
