@@ -86,7 +86,7 @@ def measure(preset: str, rounds: int) -> dict[str, Any]:
 def main() -> int:
     """Run the measurement of the command line."""
     parser = argparse.ArgumentParser(description="A step of Muon beside torch's.")
-    parser.add_argument("--presets", default="nano,small", help="separated by commas (nano,small)")
+    parser.add_argument("--presets", default="nano", help="separated by commas (nano)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)

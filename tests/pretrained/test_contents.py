@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import omnisky
 from omnisky.codecs import ScalarCodec
+from omnisky.modalities import Observations, Scalar
 from omnisky.model import Model
 from omnisky.pretrained import (
     NAMES,
@@ -48,6 +50,25 @@ def test_codecs_of_domains_that_a_released_model_lacks(released, tmp_path):
     beside = shutil.copytree(released, tmp_path / "aion")
     peer.write(beside, "EBV", peer.build("EBV"))
     assert modalities_of(beside) == sorted(Model.from_pretrained(beside).codecs) == list(RELEASED)
+
+
+def test_codecs_of_other_domains_alone_are_refused(released, tmp_path):
+    beside = shutil.copytree(released, tmp_path / "aion")
+    shutil.rmtree(beside / "codecs")
+    peer.write(beside, "EBV", peer.build("EBV"))
+    seen = Observations({"legacysurvey_ebv": Scalar([0.1])})
+    for door in (modalities_of, lambda folder: omnisky.tokenize(seen, folder)):
+        with pytest.raises(FileNotFoundError, match="of legacysurvey_ebv, none of which the model"):
+            door(beside)
+
+
+def test_a_model_knows_its_source_but_not_that_of_another_one(released):
+    assert Model.from_pretrained(released).source == str(released)
+    # By its name alone it would be read as it is right.
+    assert Model.from_pretrained(released, compat="aion-0.0.2").source is None
+    read = Model.from_pretrained("nano")
+    assert read.source == "nano"
+    assert Model(read.network, read.tokenizer).source is None
 
 
 def test_of_codecs(released, tmp_path):

@@ -106,6 +106,24 @@ def test_tokens_need_the_codecs_alone(hub, folder, mini):
     assert "model.safetensors" not in found.fetched
 
 
+def test_offline_codecs_of_which_the_words_alone_are_cached(folder, tmp_path):
+    snapshot = put_into_cache(folder, tmp_path / "cache", HUB_ID, "v1")
+    (snapshot / "codecs" / "gaia_g" / "model.safetensors").unlink()
+    code = f"""
+from omnisky.pretrained import modalities_of, pretrained_folder
+print(len(modalities_of(pretrained_folder("{HUB_ID}@v1", part="words"))))
+for part in ("codecs", "all"):
+    try:
+        pretrained_folder("{HUB_ID}@v1", part=part)
+    except FileNotFoundError as error:
+        print(error)
+"""
+    first, *errors = run_offline(code, tmp_path / "cache").splitlines()
+    assert first == "13"
+    said = f"{HUB_ID} (revision v1) has no codecs/gaia_g/model.safetensors: either it is no model"
+    assert [error.startswith(said) for error in errors] == [True, True]
+
+
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_a_part_of_a_model_is_told(hub, folder, tmp_path, missing):
     part = Path(shutil.copytree(folder, tmp_path / "part"))
