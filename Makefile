@@ -19,10 +19,9 @@ help:
 quickstart: $(DONE)/run
 	@$(BIN)/omnisky quickstart
 
-# pytest runs last, so that its closing line is the last one of this target. Neighbours share costly
-# fixtures: a process keeps to its part of the tests until it has none left, then helps the other.
+# pytest runs last, so that its closing line is the last one of this target.
 test: lint
-	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 lint: $(DONE)/dev
 	@$(BIN)/ruff check .

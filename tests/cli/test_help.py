@@ -29,7 +29,7 @@ OPTIONS = {
     "fit": "--targets --out --inputs --task --adaptation --base --seed --overwrite --column --id "
     "--resample",
     "predict": "--model --out --coverage --base --overwrite --column --id --resample",
-    "generate": "--target --out --given --samples --seed --base --overwrite --column --id "
+    "generate": "--target --out --given --samples --seed --calibrate-on --base --overwrite --column --id "
     "--resample --method --steps --temperature --top-k --top-p --guidance --context",
     "pretrain": "--set --out",
     "evaluate": "--objects --visible --seed --out",
