@@ -29,8 +29,8 @@ OPTIONS = {
     "fit": "--targets --out --inputs --task --adaptation --base --seed --overwrite --column --id "
     "--resample",
     "predict": "--model --out --coverage --base --overwrite --column --id --resample",
-    "generate": "--target --out --given --samples --seed --calibrate-on --base --overwrite --column --id "
-    "--resample --method --steps --temperature --top-k --top-p --guidance --context",
+    "generate": "--target --out --given --samples --seed --calibrate-on --base --overwrite "
+    "--column --id --resample --method --steps --temperature --top-k --top-p --guidance --context",
     "pretrain": "--set --out",
     "evaluate": "--objects --visible --seed --out",
     "train-codec": "--set --out",
