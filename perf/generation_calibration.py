@@ -41,6 +41,11 @@ INPUTS = {
 TEMPERATURES = (0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0)
 
 
+def drawn(reading: Reading, label: str, temperature: float) -> ScalarPosterior:
+    """Return the posteriors of a label at a temperature."""
+    return reading.generate(label, n_samples=1, temperature=temperature)[label]
+
+
 def told(posterior: ScalarPosterior, truth: np.ndarray) -> dict[str, Any]:
     """Return how well posteriors do: scatter of their means and medians, width, calibration."""
     errors = {"mean": posterior.mean - truth, "median": posterior.quantile(0.5) - truth}
@@ -61,17 +66,13 @@ def measure(model: Model, stars: Dataset, others: Dataset, inputs: str) -> list[
     found = []
     for label in LABELS:
         truth, known = (s.targets(label)[:, 0] for s in (stars, others))
-
-        def at(read: Reading, temperature: float, label: str = label) -> ScalarPosterior:
-            return read.generate(label, n_samples=1, temperature=temperature)[label]
-
-        learned = {t: calibration_of(at(tuning, t), known) for t in TEMPERATURES}
+        learned = {t: calibration_of(drawn(tuning, label, t), known) for t in TEMPERATURES}
         best = min(TEMPERATURES, key=lambda t: learned[t].distance)
-        as_it_is = at(reading, 1.0)
+        as_it_is = drawn(reading, label, 1.0)
         ways = {
             "as it is": (1.0, as_it_is),
             "recalibrated": (1.0, learned[1.0].recalibrate(as_it_is)),
-            "temperature": (best, at(reading, best)),
+            "temperature": (best, drawn(reading, label, best)),
         }
         for way, (temperature, posterior) in ways.items():
             about = {"inputs": inputs, "label": label, "way": way, "temperature": temperature}

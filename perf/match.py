@@ -17,7 +17,6 @@ import json
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from astropy.coordinates import SkyCoord
+from turns import in_turns
 
 from omnisky.bench.cards import environment
 from omnisky.data.match import Pairs, match_coordinates
@@ -86,13 +86,7 @@ def measure(positions: Sky, threads: int, repeats: int) -> dict[str, Any]:
         "omnisky": lambda: with_omnisky(positions, threads),
         "omnisky_one_thread": lambda: with_omnisky(positions, 1),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for repeat in range(repeats + 1):
-        for name, task in turns.items():
-            start = time.perf_counter()
-            task()
-            if repeat:  # the first turn imports and warms
-                seconds[name].append(time.perf_counter() - start)
+    seconds = in_turns(turns, repeats)
     median = {name: statistics.median(found) for name, found in seconds.items()}
     return {
         "seconds": median,

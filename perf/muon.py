@@ -13,13 +13,13 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from machine import gemm_gflops
 from torch import nn
+from turns import in_turns
 
 from omnisky.bench.cards import environment
 from omnisky.model import Model
@@ -65,13 +65,7 @@ def measure(preset: str, rounds: int) -> dict[str, Any]:
         "ours": build_optimizer(ours, settings).step,
         "torch": torch.optim.Muon(theirs.moved.parameters(), lr=rate).step,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if turn:  # the first also makes the momenta
-                seconds[name].append(time.perf_counter() - start)
+    seconds = in_turns(steps, rounds)
     median = {name: statistics.median(times) for name, times in seconds.items()}
     pairs = zip(seconds["torch"], seconds["ours"], strict=True)
     limit = operations(ours) / gemm_gflops() / 1e9

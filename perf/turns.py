@@ -1,17 +1,18 @@
-"""Contenders that take turns, each in a process of its own."""
+"""Contenders that take turns, each in a process of its own or all in one."""
 
 from __future__ import annotations
 
 import multiprocessing
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
 import torch
 from machine import gemm_gflops
 
-__all__ = ["contenders", "gemm_speeds", "ratios"]
+__all__ = ["contenders", "gemm_speeds", "in_turns", "ratios"]
 
 # Wall time and processor time, in the order they are measured, and how their ratios are called.
 _ENDINGS = ("", "_cpu")
@@ -38,6 +39,18 @@ def contenders(
     for pipe, process in zip(pipes.values(), processes, strict=True):
         pipe.send(None)
         process.join()
+
+
+def in_turns(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return seconds of each task in each round, all in this process; a round before warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(rounds + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def gemm_speeds() -> dict[str, float]:

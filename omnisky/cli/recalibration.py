@@ -46,13 +46,13 @@ class Recalibration:
 
     Parameters
     ----------
-    pattern : array of int, shape (object,)
-        Which of the patterns of modalities each new object has.
+    known : KnownObjects
+        What was learned from, and which pattern of modalities each new object has.
     learned : list of dict of str to Calibration
         By pattern, for each target: how posteriors miss the truth.
     """
 
-    pattern: np.ndarray
+    known: KnownObjects
     learned: list[dict[str, Calibration]]
 
     @classmethod
@@ -71,13 +71,14 @@ class Recalibration:
                     found[name].append(drawn[name])
             pairs = zip(found.items(), truths.T, strict=True)
             learned.append({name: _calibration(parts, truth) for (name, parts), truth in pairs})
-        return cls(pattern=known.pattern, learned=learned)
+        return cls(known=known, learned=learned)
 
     def mend(self, name: str, posterior: ScalarPosterior, some: slice) -> ScalarPosterior:
         """Return the posteriors of some of the new objects, recalibrated."""
         chances, samples = posterior.probabilities.copy(), posterior.samples.copy()
-        for number in np.unique(self.pattern[some]):
-            rows = self.pattern[some] == number
+        pattern = self.known.pattern[some]
+        for number in np.unique(pattern):
+            rows = pattern == number
             part = replace(posterior, probabilities=chances[rows], samples=samples[:, rows])
             part = self.learned[number][name].recalibrate(part)
             chances[rows], samples[:, rows] = part.probabilities, part.samples

@@ -21,7 +21,7 @@ from omnisky.model.config import ModelConfig
 from omnisky.model.embedding import Embedding, Pooling, embed_tokens
 from omnisky.model.training import new_network
 from omnisky.model.transformer import Transformer
-from omnisky.pretrained import hub_id, is_released, modalities_of, pretrained_folder
+from omnisky.pretrained import is_released, modalities_of, pretrained_folder, source_of
 from omnisky.storage import CheckpointError, read_folder, write_folder
 
 if TYPE_CHECKING:
@@ -155,8 +155,8 @@ class Model:
         """
         from omnisky.model.aion import read_released, released_tokenizer
 
-        folder, hub = pretrained_folder(name, revision), hub_id(name, revision)
-        source: str | None = str(name) if hub is None else f"{hub[0]}@{folder.name}"
+        folder = pretrained_folder(name, revision)
+        source = source_of(name, revision, folder)
         if is_released(folder):
             network = read_released(folder, compat=compat)
             codecs = released_tokenizer(folder, network.config.by_name, compat)

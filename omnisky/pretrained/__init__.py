@@ -19,6 +19,7 @@ from omnisky.pretrained.finding import (
     pretrained_folder,
     shipped_codecs,
     shipped_models,
+    source_of,
 )
 from omnisky.pretrained.hub import fetch, hub_id
 
@@ -41,4 +42,5 @@ __all__ = [
     "referred",
     "shipped_codecs",
     "shipped_models",
+    "source_of",
 ]

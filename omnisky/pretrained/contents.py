@@ -73,9 +73,9 @@ def codec_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in inner.glob("*/config.json"))
 
 
-def is_reference(folder: Path) -> bool:
-    """Return True for a folder that holds no codec, but the name of one that ships."""
-    return config_of(folder).get("kind") == _REFERENCE
+def is_reference(config: dict[str, Any]) -> bool:
+    """Return True for the configuration of no codec, but with the name of one that ships."""
+    return config.get("kind") == _REFERENCE
 
 
 def referred(folder: Path) -> Path:
@@ -93,7 +93,7 @@ def referred(folder: Path) -> Path:
         version.
     """
     config = config_of(folder)
-    if not is_reference(folder):
+    if not is_reference(config):
         return folder
     *model, name = str(config.get("name")).split("/")
     found = finding.ROOT.joinpath(*model, "codecs", name)

@@ -8,7 +8,14 @@ from typing import Literal, TypeAlias
 
 from omnisky.pretrained.hub import fetch, hub_id
 
-__all__ = ["codec_folder", "pinned", "pretrained_folder", "shipped_codecs", "shipped_models"]
+__all__ = [
+    "codec_folder",
+    "pinned",
+    "pretrained_folder",
+    "shipped_codecs",
+    "shipped_models",
+    "source_of",
+]
 
 ROOT = Path(__file__).parent
 Part: TypeAlias = Literal["words", "codecs", "all"]
@@ -75,13 +82,13 @@ def pretrained_folder(
 
 
 def _fetched(source: str, revision: str | None, part: Part) -> Path:
-    from omnisky.pretrained.contents import is_reference
+    from omnisky.pretrained.contents import config_of, is_reference
 
     folder = fetch(source, _FILES[part], revision)
     needed = ["config.json", *(["model.safetensors"] if part == "all" else [])]
     if part != "words":
         codecs = [path.parent for path in sorted(folder.glob("codecs/*/config.json"))]
-        own = [f"codecs/{codec.name}" for codec in codecs if not is_reference(codec)]
+        own = [f"codecs/{codec.name}" for codec in codecs if not is_reference(config_of(codec))]
         needed += [f"{name}/model.safetensors" for name in own]
     for file in needed:
         # Offline, whatever part of it was fetched before is all that is found.
@@ -92,6 +99,12 @@ def _fetched(source: str, revision: str | None, part: Part) -> Path:
                 "whole copy"
             )
     return folder
+
+
+def source_of(name: str | os.PathLike, revision: str | None, folder: Path) -> str:
+    """Return what names a model for ever: a hub id with the commit of its folder, or its name."""
+    found = hub_id(name, revision)
+    return str(name) if found is None else f"{found[0]}@{folder.name}"
 
 
 def pinned(name: str | os.PathLike, revision: str | None = None) -> str:
@@ -114,8 +127,5 @@ def pinned(name: str | os.PathLike, revision: str | None = None) -> str:
     FileNotFoundError, ValueError
         As `pretrained_folder` does.
     """
-    found = hub_id(name, revision)
-    if found is None:
-        pretrained_folder(name, revision)  # a path that is not there must not become a hub id
-        return str(name)
-    return f"{found[0]}@{_fetched(*found, 'words').name}"
+    # Also of a path: one that is not there must not become a hub id.
+    return source_of(name, revision, pretrained_folder(name, revision, part="words"))

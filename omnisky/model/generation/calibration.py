@@ -165,11 +165,12 @@ def calibration_of(
             for value, below in zip(truth, posterior.below[known], strict=True)
         ]
     )
-    inside = []
-    for level in levels:
-        low, high = (posterior.quantile(0.5 + side * level / 2)[known] for side in (-1, 1))
-        inside.append((low <= truth) & (truth <= high))
-    return Calibration(pit, tuple(levels), np.array(inside), posterior.values)
+    low, high = (
+        posterior.quantile([0.5 + side * level / 2 for level in levels])[:, known]
+        for side in (-1, 1)
+    )
+    inside = (low <= truth) & (truth <= high)
+    return Calibration(pit, tuple(levels), inside, posterior.values)
 
 
 def mean_crps(posterior: ScalarPosterior, truth: np.ndarray) -> float:

@@ -83,7 +83,7 @@ class InMemory:
 
     def objects(self, rows: np.ndarray) -> np.ndarray:
         """Return the identifiers of the data set."""
-        return np.asarray(self._data.object_id)[rows]
+        return self._data.object_id[rows]
 
     def chunk(self, wanted: int) -> int:
         """Return a number of objects that lie in memory anyway."""
