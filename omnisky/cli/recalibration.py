@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KnownObjects", "Recalibration", "read_known", "without_targets"]
 
-# Known objects of a pattern of modalities; more would add little but time.
+# Known objects of a target and pattern of modalities; more would add little but time.
 _MOST = 2000
 
 
@@ -123,8 +123,7 @@ def read_known(
         names = [name for name, one in zip(new, used, strict=True) if one]
         rows = np.all([known[name].present for name in names], axis=0)
         _refuse_few(table, names, targets, np.isfinite(truths[rows]).sum(0))
-        rows = np.flatnonzero(rows & np.isfinite(truths).any(1))
-        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).astype(int)]
+        rows = _some_of_each(rows[:, None] & np.isfinite(truths))
         shown.append(known.select(*names)[rows])
         told.append(truths[rows])
     return KnownObjects(pattern=pattern.reshape(-1), shown=shown, truths=told)
@@ -134,6 +133,15 @@ def without_targets(reading: Reading, targets: Sequence[str], *, is_table: bool)
     """Return how to read the new objects, where columns may be named for the known ones alone."""
     kept = [item for item in reading.column if item.partition("=")[0] not in targets]
     return replace(reading, column=tuple(kept) if is_table else ())
+
+
+def _some_of_each(has: np.ndarray) -> np.ndarray:
+    """Return rows, evenly spread, that hold at most `_MOST` chosen for each column."""
+    chosen = []
+    for column in has.T:
+        rows = np.flatnonzero(column)
+        chosen.append(rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).astype(int)])
+    return np.unique(np.concatenate(chosen))
 
 
 def _refuse_few(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import omnisky
+from omnisky.cli import recalibration
 from omnisky.data.tables import read_table, write_table
 from omnisky.data.usertable import table_from_observations
 from omnisky.modalities import Observations
@@ -110,6 +111,15 @@ def test_a_modality_that_no_object_has_does_not_count(command, stars, tmp_path):
     code, error, _ = command(whole, "--calibrate-on", known)
     assert code == 2
     assert "apogee_teff is known for 0 objects that have gaia_g, twomass_j, as some here" in error
+
+
+def test_a_target_known_for_few_keeps_them_all(command, stars, tmp_path, monkeypatch):
+    monkeypatch.setattr(recalibration, "_MOST", 60)
+    known = as_table(stars[KNOWN], tmp_path / "k.fits", apogee_fe_h=np.arange(150) % 3 > 0)
+    new = as_table(stars[NEW], tmp_path / "n.fits")
+    code, error, found = command(new, "--calibrate-on", known)
+    assert (code, error) == (0, "")
+    assert np.isfinite(found["apogee_fe_h_low"]).all()
 
 
 def test_columns_hold_for_both_tables_and_of_targets_for_the_known(command, stars, tmp_path):
