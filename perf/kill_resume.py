@@ -40,7 +40,7 @@ from omnisky.train import TrainConfig, train
 from omnisky.train import checkpoint as checkpoints
 from omnisky.train.pretraining import PretrainingObjective
 
-_STEPS, _EVERY = 60, 2
+_EVERY = 2
 # Most seconds after a save has begun.
 _INTO_SAVE = 0.01
 _TIMES = ("examples_per_second", "tokens_per_second", "mfu")
@@ -69,14 +69,14 @@ def objective() -> PretrainingObjective:
     return PretrainingObjective(network, tokens, tokens[:20], masking)
 
 
-def started(made: PretrainingObjective, out: Path, keep: int) -> int:
+def started(made: PretrainingObjective, out: Path, steps: int, keep: int) -> int:
     """Start a run in a process of its own, and return its number."""
     number = os.fork()
     if number:
         return number
     try:
         settings = TrainConfig(
-            steps=_STEPS,
+            steps=steps,
             batch_size=16,
             warmup_steps=5,
             ema=0.9,
@@ -126,12 +126,14 @@ def log_of(out: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in _TIMES} for line in lines]
 
 
-def killed_runs(folder: Path, kills: int, seed: int, limit_seconds: float) -> dict[str, Any]:
+def killed_runs(
+    folder: Path, kills: int, seed: int, steps: int, limit_seconds: float
+) -> dict[str, Any]:
     """Return what became of runs that were killed."""
     load_what_is_loaded_late()
     made, alone = objective(), folder / "alone"
     began = time.monotonic()
-    while not ended_within(started(made, alone, keep=_STEPS), 600):
+    while not ended_within(started(made, alone, steps, keep=steps), 600):
         raise RuntimeError("the run left alone takes over ten minutes")
     duration = time.monotonic() - began
     source, told, ends = random.Random(seed), [], []
@@ -141,16 +143,16 @@ def killed_runs(folder: Path, kills: int, seed: int, limit_seconds: float) -> di
         most = kills - len(told)
         waits = [source.uniform(0, 0.5 * duration) for _ in range(most)]
         into = [source.uniform(0, _INTO_SAVE) if n % 2 else None for n in range(most)]
-        start = partial(started, made, out, 2)
+        start = partial(started, made, out, steps, 2)
         told += _kills_of_one(start, out, alone, list(zip(waits, into, strict=True)))
-        ends.append(same_checkpoint(out, alone) == (_STEPS, True) and log_of(out) == log_of(alone))
+        ends.append(same_checkpoint(out, alone) == (steps, True) and log_of(out) == log_of(alone))
     return {
         "kills": len(told),
         "exact": sum(one["exact"] for one in told),
         "inside_a_save": sum(one["inside_a_save"] for one in told),
         "runs": len(ends),
         "runs_that_ended_alike": sum(ends),
-        "steps": _STEPS,
+        "steps": steps,
         "seconds_of_the_run_left_alone": duration,
         "newest_steps": [one["step"] for one in told],
     }
@@ -199,12 +201,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kills at random moments.")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=60, help="of each run (default: 60)")
     parser.add_argument("--limit-seconds", type=float, default=480.0)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        found = killed_runs(Path(folder), asked.kills, asked.seed, asked.limit_seconds)
+        found = killed_runs(Path(folder), asked.kills, asked.seed, asked.steps, asked.limit_seconds)
     found = {"environment": environment(), "seed": asked.seed, **found}
     print(json.dumps(found, indent=1))
     if asked.out:

@@ -14,7 +14,7 @@ from omnisky.adapt import FineTunedModel
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks(
     [
-        FineTunedModel(adaptation=adaptation, task=task, epochs=10, ensemble=2)
+        FineTunedModel(adaptation=adaptation, task=task, epochs=10, ensemble=1)
         for adaptation in ("linear", "attentive")
         for task in ("regression", "classification")
     ]

@@ -1,6 +1,7 @@
 """Two processes embed a store as one does, and go on where one of them was killed."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,21 +12,9 @@ from embedding_program import Noon
 from omnisky.catalog import crew, embed_store, embedding
 from omnisky.data.store import ingest, open_store, verify
 from omnisky.train.parallel import Processes
+from tests.processes import ROOT, run_pair, run_well
 
-HERE = Path(__file__).parent
-PROGRAM = HERE / "embedding_program.py"
-_TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def start(*command):
-    found = {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *_TORCHRUN, *map(str, command)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env=os.environ | found,
-    )
+PROGRAM = Path(__file__).with_name("embedding_program.py")
 
 
 def tree(folder):
@@ -44,8 +33,7 @@ def alone(store, model, tmp_path_factory):
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes(store, model, alone, tmp_path):
     out = tmp_path / "toy-embeddings"
-    done = start(PROGRAM, store, out, model, "well")
-    assert done.returncode == 0, done.stderr
+    run_well(PROGRAM, store, out, model, "well")
     assert tree(out) == tree(alone)
     assert verify(out) == []
     assert not list(tmp_path.glob(".*"))
@@ -61,23 +49,23 @@ def test_a_process_that_is_killed_ends_all_and_the_rest_is_done_later(
     store, model, alone, tmp_path
 ):
     out = tmp_path / "toy-embeddings"
-    done = start(PROGRAM, store, out, model, "killed")
-    assert done.returncode != 0
+    pair = run_pair(PROGRAM, store, out, model, "killed")
+    assert pair[0].poll() != 0
+    assert pair[1].poll() == -signal.SIGKILL
     assert not out.exists()
     assert 0 < len(done_before(tmp_path)) < len(open_store(store).partitions)
-    done = start(PROGRAM, store, out, model, "well")
-    assert done.returncode == 0, done.stderr
+    run_well(PROGRAM, store, out, model, "well")
     assert tree(out) == tree(alone)
 
 
 @pytest.mark.slow
 def test_a_process_that_fails_tells_all_and_one_goes_on(store, model, alone, tmp_path, monkeypatch):
     out = tmp_path / "toy-embeddings"
-    done = start(PROGRAM, store, out, model, "fails")
-    assert done.returncode != 0
-    assert "RuntimeError: the moon is in the way" in done.stderr
+    pair = run_pair(PROGRAM, store, out, model, "fails")
+    assert [program.poll() for program in pair] == [1, 1]
+    assert "RuntimeError: the moon is in the way" in pair[1].said()
     told = "stopped, as process 1 failed: RuntimeError: the moon is in the way. What is done"
-    assert told in done.stderr
+    assert told in pair[0].said()
     assert not out.exists()
     assert len(done_before(tmp_path)) >= 2
     batches, whole = [], embedding._embedded
@@ -92,7 +80,16 @@ def test_a_process_that_fails_tells_all_and_one_goes_on(store, model, alone, tmp
 @pytest.mark.slow
 def test_the_command(store, model, alone, tmp_path):
     out = tmp_path / "toy-embeddings"
-    done = start("-m", "omnisky", "embed", store, "--out", out, "--base", model)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "omnisky", "embed", store, "--out", out, "--base", model]
+    found = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env=os.environ | found,
+    )
     assert done.returncode == 0, done.stderr
     said = f"{out}: embeddings of 300 objects in {len(open_store(store).partitions)} partitions"
     assert [line for line in done.stdout.splitlines() if "embeddings" in line] == [said]

@@ -3,8 +3,6 @@
 import errno
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import toy_codec
-from toy_objective import environment
 
 from omnisky.codecs import Codec, Tokenizer, loading
 from omnisky.data.store import write_store
@@ -20,6 +17,7 @@ from omnisky.modalities import UnknownModalityError
 from omnisky.train import read_recipe
 from omnisky.train.checkpoint import latest
 from omnisky.train.codec import CodecRecipe, train_codec
+from tests.processes import Program, run_well
 
 pytest.importorskip("cdshealpix")
 PROGRAM = Path(toy_codec.__file__)
@@ -42,11 +40,6 @@ def trained(recipe, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(loading._KINDS, "toy-codec", "toy_codec:ToyCodec")
         return train_codec(recipe, (), out)["toy"]
-
-
-def start(recipe, out, *options, prefix=()):
-    command = [sys.executable, "-W", "error", *prefix, PROGRAM, recipe, out, *map(str, options)]
-    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
 def logged(out):
@@ -106,22 +99,18 @@ def test_only_objects_of_the_train_split_are_trained_on(recipe, tmp_path, monkey
 
 
 def kill_while_training(recipe, out):
-    process = start(recipe, out, "--sleep", 0.03)
+    process = Program(PROGRAM, [recipe, out, "--sleep", 0.03])
     log = out / "toy-run/log.jsonl"
     deadline = time.monotonic() + 100
     while not (log.exists() and '"step": 24,' in log.read_text()):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.said()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode
+    return process.kill()
 
 
 def kill_while_saving(recipe, out):
-    process = start(recipe, out, "--die-in-save-of", 30)
-    process.communicate(timeout=100)
-    return process.returncode
+    return Program(PROGRAM, [recipe, out, "--die-in-save-of", 30]).wait(100)
 
 
 @pytest.mark.parametrize("kill", [kill_while_training, kill_while_saving])
@@ -138,10 +127,7 @@ def test_a_killed_run_ends_with_the_same_bytes(kill, recipe, trained, tmp_path):
 
 
 def test_two_processes_train_as_one_and_one_of_them_writes(recipe, trained, tmp_path):
-    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    process = start(recipe, tmp_path, prefix=two)
-    _, error = process.communicate(timeout=200)
-    assert process.returncode == 0, error
+    run_well(PROGRAM, recipe, tmp_path)
     a, b = (Codec.from_pretrained(f / "toy", "one_spectrum") for f in (tmp_path, trained.parent))
     for name, tensor in b.state_dict().items():
         torch.testing.assert_close(a.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)

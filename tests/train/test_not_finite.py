@@ -1,17 +1,16 @@
 """Numbers that are not finite: the run stops, keeps what was good, and says how to go on."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from toy_objective import Toy, config, environment
+from toy_objective import Toy, config
 
 from omnisky.train import train
 from omnisky.train.checkpoint import folder_of, latest
 from omnisky.train.sampler import EpochSampler
+from tests.processes import run_well
 
 PROGRAM = Path(__file__).with_name("spoilt_objective.py")
 # Met in steps 12, 23 and 35.
@@ -229,10 +228,7 @@ def test_on_the_command_line_it_is_one_line(tmp_path, monkeypatch, capsys):
 
 
 def test_two_processes_stop_and_keep_together(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", PROGRAM, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment())
-    assert done.returncode == 0, done.stderr
+    run_well(PROGRAM, tmp_path)
     told = [json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in (0, 1)]
     assert told[0] == told[1]
     for sharding in ("none", "fsdp2"):

@@ -1,9 +1,6 @@
 """Sources of pretraining: tokenised once, the right objects, mixed by weight, clear errors."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +31,11 @@ from omnisky.train.pretraining import (
 from omnisky.train.pretraining.sources import Drawn
 from omnisky.train.pretraining.tokenising import tokenise_sources
 from omnisky.train.sampler import MixtureSampler
+from tests.processes import run_well
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
+PROGRAM = Path(__file__).with_name("tokenising_program.py")
 NAMES = ("legacysurvey_flux_g", "legacysurvey_flux_r", "desi_z", "gaia_parallax", "sdss_z")
 FLUXES, SPECTRA = NAMES[:2], ("desi_z", "sdss_z")
 MOCK = MockRecipe(objects=80, seed=3)
@@ -244,27 +243,7 @@ def test_other_data_in_a_stopped_run_are_refused(tokenizer, monkeypatch, tmp_pat
 
 def test_two_processes_share_the_chunks(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "codecs")
-    program = (
-        "import sys; from pathlib import Path; from omnisky.codecs import Tokenizer\n"
-        "from omnisky.train.codec.recipe import MockRecipe\n"
-        "from omnisky.train.pretraining import *\n"
-        "from omnisky.train.pretraining.tokenising import tokenise_sources\n"
-        "source = PretrainingSource(mock=MockRecipe(objects=80, seed=3))\n"
-        "data = PretrainingData(sources=(source,), chunk=8)\n"
-        "tokenizer = Tokenizer.from_pretrained(sys.argv[1] + '/codecs')\n"
-        "(part,) = tokenise_sources(data, tokenizer, Path(sys.argv[1]))\n"
-        "print(part.training.fingerprint)"
-    )
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, tmp_path],
-            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    printed = {process.communicate(timeout=300)[0].strip() for process in started}
+    printed = {text.strip() for text in run_well(PROGRAM, tmp_path)}
     loaded = Tokenizer.from_pretrained(tmp_path / "codecs")
     (part,) = tokenise_sources(data_of(mocked(), chunk=8), loaded, tmp_path / "alone")
     assert printed == {part.training.fingerprint}

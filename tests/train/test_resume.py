@@ -2,40 +2,33 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from toy_objective import Toy, config, environment
+from toy_objective import Toy, config
 
 from omnisky.train import train
 from omnisky.train.checkpoint import latest
+from tests.processes import Program
 
 PROGRAM = Path(__file__).with_name("toy_objective.py")
 
 
-def start(out, *options):
-    command = [sys.executable, "-W", "error", PROGRAM, out, *map(str, options)]
-    return subprocess.Popen(command, env=environment())
-
-
 def kill_while_training(out):
-    process = start(out, "--sleep", 0.03)
+    process = Program(PROGRAM, [out, "--sleep", 0.03])
     log = out / "log.jsonl"
     deadline = time.monotonic() + 60
     while not (log.exists() and '"step": 24,' in log.read_text()):
-        assert process.poll() is None
+        assert process.poll() is None, process.said()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    return process.wait()
+    return process.kill()
 
 
 def kill_while_saving(out):
-    return start(out, "--die-in-save-of", 30).wait(60)
+    return Program(PROGRAM, [out, "--die-in-save-of", 30]).wait(60)
 
 
 def logged(out):

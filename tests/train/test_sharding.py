@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import masked_objective
@@ -12,17 +10,12 @@ import pytest
 import torch
 from compiled_objective import WAYS
 from forked_objective import run
-from toy_objective import environment
 
 from omnisky.train.checkpoint import latest
 from omnisky.train.sharding import Parts
+from tests.processes import run_well
 
-
-def torchrun(program, folder, warnings="error"):
-    command = [sys.executable, "-W", warnings, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", Path(__file__).with_name(program), folder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment())
-    assert done.returncode == 0, done.stderr[-5000:]
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +23,7 @@ def runs(tmp_path_factory):
     """Return a folder of runs: "one" by one process, 20 steps; others by two processes."""
     folder = tmp_path_factory.mktemp("runs")
     run(folder / "one")
-    torchrun("forked_objective.py", folder)
+    run_well(HERE / "forked_objective.py", folder)
     return folder
 
 
@@ -116,7 +109,7 @@ def test_rows_that_were_changed_are_noticed(runs, tmp_path):
 
 
 def test_a_network_is_made_divided(tmp_path):
-    torchrun("masked_objective.py", tmp_path)
+    run_well(HERE / "masked_objective.py", tmp_path)
     alone = masked_objective.run(tmp_path / "alone", sharding="fsdp2")
     told = [json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in (0, 1)]
     # Whole again in the end, in the process that writes.
@@ -142,8 +135,7 @@ def test_a_network_is_made_divided(tmp_path):
 
 @pytest.mark.slow
 def test_compiled_blocks_train_as_plain_ones(tmp_path):
-    # torch's compiler itself warns.
-    torchrun("compiled_objective.py", tmp_path, warnings="ignore")
+    run_well(HERE / "compiled_objective.py", tmp_path)
     told = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in WAYS}
     for name in WAYS:
         same_log(tmp_path / "plain", tmp_path / name)
@@ -155,7 +147,7 @@ def test_compiled_blocks_train_as_plain_ones(tmp_path):
 
 @pytest.mark.slow
 def test_muon_on_divided_matrices(tmp_path):
-    torchrun("muon_objective.py", tmp_path)
+    run_well(HERE / "muon_objective.py", tmp_path)
     found = json.loads((tmp_path / "moved.json").read_text())
     for name, wanted in muon_objective.moved(divided=False).items():
         pair = torch.tensor(found[name]), torch.tensor(wanted)
