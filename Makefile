@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 JOBS   ?= 2
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+# pip would compile all there is on one core.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --no-compile -c constraints.txt
+# Not all that packages carry is Python of this version.
+COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 DONE   := $(VENV)/.done
 
 .PHONY: help quickstart test lint docs clean clean-venv
@@ -48,10 +51,12 @@ $(DONE)/torch: $(DONE)/venv constraints.txt
 
 $(DONE)/run: $(DONE)/torch pyproject.toml
 	@$(PIP) -e '.[stars,track]'
+	@$(COMPILE)
 	@touch $@
 
 $(DONE)/dev: $(DONE)/torch pyproject.toml
 	@$(PIP) -e '.[all]'
+	@$(COMPILE)
 	@touch $@ $(DONE)/run
 
 clean:
