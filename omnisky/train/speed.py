@@ -21,8 +21,10 @@ from omnisky.train.parallel import Processes
 __all__ = ["Speed", "matmul_flops_per_second", "training_flops", "work_of"]
 
 _BACKWARD_AND_FORWARD = 3
-# Width of the square matrices that are multiplied, and how often: some tens of milliseconds.
-_ON_CPU, _ON_ACCELERATOR = (1024, 4), (8192, 8)
+# Widths of the square matrices that are multiplied, and how often: some tens of milliseconds.
+_ON_CPU, _ON_ACCELERATOR = ((256, 1024), 4), ((8192,), 8)
+# Most seconds that one product may take: a CPU without bfloat16 would need some for the wider.
+_PATIENCE = 0.2
 
 
 class Speed:
@@ -78,17 +80,26 @@ class Speed:
 @torch.no_grad()
 def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
     """Return the FLOPs a second that a large matrix product reaches here, the best of some."""
-    width, tries = _ON_CPU if device.type == "cpu" else _ON_ACCELERATOR
+    widths, tries = _ON_CPU if device.type == "cpu" else _ON_ACCELERATOR
+    best = 0.0
+    for width in widths:
+        if best == 0 or 2 * width**3 / best < _PATIENCE:
+            best = max(best, *_rates(width, tries, device, dtype))
+    return best
+
+
+def _rates(width: int, tries: int, device: torch.device, dtype: torch.dtype) -> list[float]:
+    """Return the FLOPs a second of some products of square matrices."""
     # No random numbers: measuring must leave the generators as they are.
     a, b = (torch.full((width, width), 0.5, device=device, dtype=dtype) for _ in range(2))
-    product, best = torch.empty_like(a), 0.0
+    product, found = torch.empty_like(a), []
     for _ in range(tries):
         _finish(device)
         began = time.perf_counter()
         torch.mm(a, b, out=product)
         _finish(device)
-        best = max(best, 2 * width**3 / (time.perf_counter() - began))
-    return best
+        found.append(2 * width**3 / (time.perf_counter() - began))
+    return found
 
 
 def _finish(device: torch.device) -> None:
