@@ -11,12 +11,11 @@ import os
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from contextlib import contextmanager
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -37,8 +36,8 @@ _CONTEXT.set_forkserver_preload(
     ]
 )
 
-# What a process has, in seconds, to end after the other failed.
-_GRACE = 10.0
+# What a pair has, in seconds, to end; and what one of it has after the other failed.
+_PATIENCE, _GRACE = 250.0, 10.0
 
 
 class Program:
@@ -50,15 +49,17 @@ class Program:
         The file.
     options : iterable
         Its command line.
-    environment : dict of str to str, optional
-        Added to this process's.
+    added : dict of str to str, optional
+        What its environment has beside this process's.
     """
 
-    def __init__(self, path, options, environment=None):
+    def __init__(self, path, options, added=None):
         self._said = tempfile.NamedTemporaryFile(prefix="program-", suffix=".txt")
-        given = (str(path), [str(o) for o in options], environment or {}, self._said.name)
+        given = (str(path), list(map(str, options)), environment(**added or {}), self._said.name)
         self._process = _CONTEXT.Process(target=_run, args=given)
-        with _found_by_imports():
+        with pytest.MonkeyPatch.context() as patched:
+            # Also for the process that all are forked from.
+            patched.setenv("PYTHONPATH", str(ROOT))
             self._process.start()
 
     def said(self) -> str:
@@ -77,6 +78,15 @@ class Program:
             raise TimeoutError(f"it ran for over {seconds} s:\n{self.said()[-5000:]}")
         return self._process.exitcode
 
+    def kill_at(self, step: int, log: Path, seconds: float) -> int:
+        """Kill it once that step is in its log, within so long; return how it ended."""
+        until = time.monotonic() + seconds
+        while not (log.exists() and f'"step": {step},' in log.read_text()):
+            assert self.poll() is None, self.said()
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        return self.kill()
+
     def kill(self) -> int:
         """Kill it with SIGKILL and return how it ended."""
         self._process.kill()
@@ -84,7 +94,21 @@ class Program:
         return self._process.exitcode
 
 
-def run_pair(path, *options, seconds=250.0) -> list[Program]:
+def environment(**added: str) -> dict[str, str]:
+    """Return the environment of a process that must find omnisky, installed or not."""
+    return os.environ | {"PYTHONPATH": str(ROOT)} | added
+
+
+def torchrun(*command, seconds: float) -> str:
+    """Have torchrun itself start two processes, which must not fail; return what they printed."""
+    whole = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    whole += map(str, command)
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=seconds, env=environment())
+    assert done.returncode == 0, done.stderr[-5000:]
+    return done.stdout
+
+
+def run_pair(path, *options) -> list[Program]:
     """Run a program in two processes that find each other as those of torchrun do.
 
     As there, one that fails ends the other, here some seconds later.
@@ -94,10 +118,10 @@ def run_pair(path, *options, seconds=250.0) -> list[Program]:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     meeting |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     pair = [Program(path, options, {**meeting, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
-    until = time.monotonic() + seconds
+    until = time.monotonic() + _PATIENCE
     while None in (ends := [program.poll() for program in pair]):
-        if any(ends) and until > time.monotonic() + _GRACE:
-            until = time.monotonic() + _GRACE
+        if any(ends):
+            until = min(until, time.monotonic() + _GRACE)
         if time.monotonic() > until:
             for program in pair:
                 program.kill()
@@ -105,9 +129,9 @@ def run_pair(path, *options, seconds=250.0) -> list[Program]:
     return pair
 
 
-def run_well(path, *options, seconds=250.0) -> list[str]:
+def run_well(path, *options) -> list[str]:
     """Run a program in two processes, neither of which may fail; return what each printed."""
-    pair = run_pair(path, *options, seconds=seconds)
+    pair = run_pair(path, *options)
     for program in pair:
         assert program.poll() == 0, program.said()[-5000:]
     return [program.said() for program in pair]
@@ -123,12 +147,3 @@ def _run(path: str, options: list[str], environment: dict[str, str], said: str) 
     sys.path.insert(0, str(Path(path).parent))
     warnings.simplefilter("error")
     runpy.run_path(path, run_name="__main__")
-
-
-@contextmanager
-def _found_by_imports():
-    """Let the process that is forked from find omnisky, installed or not."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONPATH", str(ROOT))
-        forkserver.ensure_running()
-        yield

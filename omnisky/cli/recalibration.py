@@ -122,8 +122,9 @@ def read_known(
     for used in patterns:
         names = [name for name, one in zip(new, used, strict=True) if one]
         rows = np.all([known[name].present for name in names], axis=0)
-        _refuse_few(table, names, targets, np.isfinite(truths[rows]).sum(0))
-        rows = _some_of_each(rows[:, None] & np.isfinite(truths))
+        has = rows[:, None] & np.isfinite(truths)
+        _refuse_few(table, names, targets, has.sum(0))
+        rows = _some_of_each(has)
         shown.append(known.select(*names)[rows])
         told.append(truths[rows])
     return KnownObjects(pattern=pattern.reshape(-1), shown=shown, truths=told)

@@ -1,8 +1,6 @@
 """Two processes embed a store as one does, and go on where one of them was killed."""
 
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from embedding_program import Noon
 from omnisky.catalog import crew, embed_store, embedding
 from omnisky.data.store import ingest, open_store, verify
 from omnisky.train.parallel import Processes
-from tests.processes import ROOT, run_pair, run_well
+from tests.processes import run_pair, run_well, torchrun
 
 PROGRAM = Path(__file__).with_name("embedding_program.py")
 
@@ -80,19 +78,10 @@ def test_a_process_that_fails_tells_all_and_one_goes_on(store, model, alone, tmp
 @pytest.mark.slow
 def test_the_command(store, model, alone, tmp_path):
     out = tmp_path / "toy-embeddings"
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "omnisky", "embed", store, "--out", out, "--base", model]
-    found = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env=os.environ | found,
-    )
-    assert done.returncode == 0, done.stderr
+    command = ["-m", "omnisky", "embed", store, "--out", out, "--base", model]
+    printed = torchrun(*command, seconds=280)
     said = f"{out}: embeddings of 300 objects in {len(open_store(store).partitions)} partitions"
-    assert [line for line in done.stdout.splitlines() if "embeddings" in line] == [said]
+    assert [line for line in printed.splitlines() if "embeddings" in line] == [said]
     data = "toy-embeddings/dataset"
     assert tree(out / data).keys() == tree(alone / data).keys()
 

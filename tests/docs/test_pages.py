@@ -1,12 +1,13 @@
 """The pages build without a warning; README and docs point at what exists."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -23,7 +24,7 @@ def test_pages_build_without_warnings(tmp_path):
     done = subprocess.run(
         [*command, "docs", str(tmp_path / "nothing")],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=environment(),
         capture_output=True,
         text=True,
     )

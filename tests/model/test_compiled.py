@@ -106,7 +106,7 @@ def test_gradients_through_a_compiled_block(pair, graphs):
 
 
 def test_all_blocks_share_graphs_for_all_sizes(pair, graphs, monkeypatch):
-    # All that decides what is compiled, but the C++ compiler.
+    # The tracer decides what is compiled; its compilers are not needed for that.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     pair[1].set_compiled(True)
     graphs()

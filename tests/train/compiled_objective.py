@@ -1,7 +1,7 @@
 """The masked objective with compiled blocks, as a program that trains it on two processes.
 
-Blocks go through all that torch.compile does but the C++ compiler, which would take minutes here;
-tests/model/test_compiled.py is about what comes out of that.
+Blocks go through torch's tracer alone: its compilers would take minutes here. What comes out of
+them is what tests/model/test_compiled.py is about.
 """
 
 import functools

@@ -3,7 +3,6 @@
 import errno
 import json
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -99,14 +98,8 @@ def test_only_objects_of_the_train_split_are_trained_on(recipe, tmp_path, monkey
 
 
 def kill_while_training(recipe, out):
-    process = Program(PROGRAM, [recipe, out, "--sleep", 0.03])
-    log = out / "toy-run/log.jsonl"
-    deadline = time.monotonic() + 100
-    while not (log.exists() and '"step": 24,' in log.read_text()):
-        assert process.poll() is None, process.said()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return process.kill()
+    program = Program(PROGRAM, [recipe, out, "--sleep", 0.03])
+    return program.kill_at(24, out / "toy-run/log.jsonl", 100)
 
 
 def kill_while_saving(recipe, out):

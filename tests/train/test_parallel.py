@@ -1,31 +1,23 @@
 """Two processes over gloo train as one does, and one goes on where two stopped."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from toy_objective import Toy, config, environment
+from toy_objective import Toy, config
 
 from omnisky.storage import CheckpointError
 from omnisky.train import train
 from omnisky.train.checkpoint import latest
 from omnisky.train.parallel import Processes, join_processes, place, wrap
+from tests.processes import torchrun
 
 PROGRAM = Path(__file__).with_name("toy_objective.py")
 
 
-def torchrun(out, *options):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", PROGRAM, out, "--exact", *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment())
-    assert done.returncode == 0, done.stderr
-
-
 def test_two_processes_equal_one(tmp_path):
-    torchrun(tmp_path / "two", "--steps", 20)
+    torchrun(PROGRAM, tmp_path / "two", "--exact", "--steps", 20, seconds=100)
     stopped = latest(tmp_path / "two")
     assert stopped is not None
     assert stopped.state["world_size"] == 2

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,7 @@ PROGRAM = Path(__file__).with_name("toy_objective.py")
 
 
 def kill_while_training(out):
-    process = Program(PROGRAM, [out, "--sleep", 0.03])
-    log = out / "log.jsonl"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and '"step": 24,' in log.read_text()):
-        assert process.poll() is None, process.said()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return process.kill()
+    return Program(PROGRAM, [out, "--sleep", 0.03]).kill_at(24, out / "log.jsonl", 60)
 
 
 def kill_while_saving(out):

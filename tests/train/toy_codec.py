@@ -1,8 +1,6 @@
 """A small learned codec of two surveys' spectra, as a module and as a program that trains it."""
 
 import argparse
-import os
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,19 +160,9 @@ def slow_down(seconds: float) -> None:
     ToyCodec.loss = slowly
 
 
-def die_on_saving_step(step: int) -> None:
-    """Kill this process after the files of a checkpoint are written, before it has its name."""
-    rename = Path.rename
-
-    def deadly(self, target):
-        if Path(target).name == f"step-{step:08d}":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return rename(self, target)
-
-    Path.rename = deadly
-
-
 if __name__ == "__main__":
+    from toy_objective import die_in_save_of
+
     from omnisky.train.codec import train_codec
 
     parser = argparse.ArgumentParser()
@@ -187,5 +175,5 @@ if __name__ == "__main__":
     register()
     slow_down(options.sleep)
     if options.die_in_save_of is not None:
-        die_on_saving_step(options.die_in_save_of)
+        die_in_save_of(options.die_in_save_of)
     train_codec(options.recipe, options.set, options.out)

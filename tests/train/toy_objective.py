@@ -52,11 +52,6 @@ def config(**changes) -> TrainConfig:
     return TrainConfig(**(settings | {"checkpoint_every": 10, "log_every": 4} | changes))
 
 
-def environment() -> dict[str, str]:
-    """Return the environment to run this program in: it must find omnisky, installed or not."""
-    return os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-
-
 def die_in_save_of(step: int) -> None:
     """Kill this process after the files of a checkpoint are written, before it has its name."""
     rename = Path.rename
