@@ -18,16 +18,16 @@ import numpy as np
 import torch
 
 from omnisky.adapt.fitting import student_loss
-from omnisky.adapt.heads import Unit, blends_of
-from omnisky.adapt.inputs import View, richest
+from omnisky.adapt.heads import ENOUGH, Unit, blends_of
+from omnisky.adapt.inputs import View
 from omnisky.adapt.labels import Labels, TargetScale
 
-__all__ = ["ENOUGH", "ConformalScores", "choose_blend", "held_scores", "labels_to_blend"]
+__all__ = ["ConformalScores", "choose_blend", "held_scores", "labels_to_blend"]
 
 # (n + 1) × 0.7 must not become 7.000000000000001 and cost one rank.
 _ROUNDING = 1e-9
-# Objects that choose a blend: at least, and more than which say little more.
-ENOUGH, _PLENTY = 100, 500
+# More objects than these say little more about a blend.
+_PLENTY = 500
 # Median size of an error of a normal distribution, in sigma; errors are no smaller than rounding.
 _NORMAL_QUARTILE, _NARROWEST = 0.6745, 1e-6
 
@@ -141,37 +141,41 @@ def choose_blend(
 ) -> None:
     """Blend the parts of all units anew, as objects like it best that nobody was fitted on.
 
-    A target keeps its blend unless another is better by more than a standard error, over at least
-    100 objects; a stricter rule loses more than it saves (dev/LOG.md). Errors are judged by a
-    Student-t likelihood as wide as those of the blend with the smallest median: a mean of their
-    sizes would be ruled by the few objects that every blend gets wrong.
+    In each pattern that they can show, a target keeps its blend unless another is better by more
+    than a standard error, over at least 100 objects; a stricter rule loses more than it saves
+    (dev/LOG.md). Errors are judged by a Student-t likelihood as wide as those of the blend with the
+    smallest median: a mean of their sizes would be ruled by the few objects that every blend gets
+    wrong.
 
     Parameters
     ----------
     units : sequence of Unit
         Changed in place.
     views : list of View
-        Objects under each pattern, fullest first.
+        Objects under each pattern; an object may be in several.
     target : array, shape (object, target)
         Scaled targets, NaN where unknown.
     chosen : array of bool, shape (object,)
-        Which objects are asked, each in its fullest view.
+        Which objects are asked.
     scale : TargetScale
         Predictions outside its range are cut.
     """
+    for view in views:
+        mine = view[chosen[view.rows]]
+        if len(mine.rows):
+            _choose_in(mine, units, target[mine.rows], scale)
+
+
+def _choose_in(view: View, units: Sequence[Unit], target: np.ndarray, scale: TargetScale) -> None:
+    """Choose the blend of one pattern, see `choose_blend`."""
     blends = blends_of(len(units[0].head.shares)).double()
-    owns = [unit.head.shares.cpu().double() for unit in units]
-    fullest, errors = richest(views, len(target)), []
-    for i, view in enumerate(views):
-        mine = np.flatnonzero((fullest[view.rows] == i) & chosen[view.rows])
-        if len(mine):
-            said = [torch.as_tensor(unit.parts(view[mine])) for unit in units]
-            pairs = zip(said, owns, strict=True)
-            now = torch.stack([torch.einsum("prt,pt->rt", s, own) for s, own in pairs]).mean(0)
-            others = torch.einsum("prt,np->nrt", torch.stack(said).mean(0), blends)
-            located = scale.clip(torch.cat([now[None], others]).numpy())
-            errors.append(torch.as_tensor(located - target[view.rows[mine]]))
-    error = torch.cat(errors, 1)
+    owns = [unit.head.shares[:, view.index].cpu().double() for unit in units]
+    said = [torch.as_tensor(unit.parts(view)) for unit in units]
+    pairs = zip(said, owns, strict=True)
+    now = torch.stack([torch.einsum("prt,pt->rt", s, own) for s, own in pairs]).mean(0)
+    others = torch.einsum("prt,np->nrt", torch.stack(said).mean(0), blends)
+    located = scale.clip(torch.cat([now[None], others]).numpy())
+    error = torch.as_tensor(located - target)
     width = error.abs().nanmedian(1).values.min(0).values / _NORMAL_QUARTILE
     loss = student_loss(error / width.clamp(min=_NARROWEST))
     gain = loss[:1] - loss[1:]
@@ -181,4 +185,4 @@ def choose_blend(
     best = mean.argmax(0)
     clear = ((mean > spread) & (count >= ENOUGH)).gather(0, best[None])[0]
     for unit, own in zip(units, owns, strict=True):
-        unit.head.shares.copy_(torch.where(clear, blends[best].T, own))
+        unit.head.shares[:, view.index] = torch.where(clear, blends[best].T, own)

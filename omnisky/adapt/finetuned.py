@@ -14,8 +14,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from omnisky.adapt import fitting, inputs, storage
-from omnisky.adapt.conformal import ENOUGH, ConformalScores, choose_blend, held_scores
-from omnisky.adapt.heads import HeadShape
+from omnisky.adapt.conformal import ConformalScores, choose_blend, held_scores
+from omnisky.adapt.heads import ENOUGH, HeadShape
 from omnisky.adapt.inputs import FULL, View
 from omnisky.adapt.labels import Labels, TargetScale, read_classes, read_numbers
 from omnisky.adapt.measured import MeasuredColumns

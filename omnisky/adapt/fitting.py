@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnisky.adapt.heads import EnsembleHead, HeadShape, Unit, blends_of
+from omnisky.adapt.heads import ENOUGH, EnsembleHead, HeadShape, Unit, blends_of
 from omnisky.adapt.inputs import Features, View, batches, endless_batches, on_device, richest, take
 from omnisky.adapt.labels import Labels
 from omnisky.adapt.linear import fit_linear
@@ -226,18 +226,39 @@ def train_direct(
 
 @torch.no_grad()
 def _choose_shares(head: EnsembleHead, views: list[View], labels: Labels, network: Any) -> None:
-    """Blend the parts, each target as its held-out objects like it best."""
+    """Blend the parts, each target as its held-out objects like it best in each pattern.
+
+    A pattern that fewer than 100 of them show, and not all, takes the blend that suits them all,
+    each in its fullest view.
+    """
     blends = blends_of(len(head.shares)).to(head.shares)
-    total, count = torch.zeros(()), torch.zeros(())
+    own = {view.index: [view] for view in views}
+    of_all, all_known = _blend_losses(head, blends, views, labels, network)
+    for pattern in range(head.shape.views):
+        loss, known = _blend_losses(head, blends, own.get(pattern, []), labels, network)
+        enough = known >= all_known.clamp(max=ENOUGH)
+        best = blends[torch.where(enough, loss, of_all).argmin(0)]
+        shares = head.shares[:, pattern]
+        shares.copy_(torch.where(all_known > 0, best.T, shares))
+
+
+def _blend_losses(
+    head: EnsembleHead, blends: Tensor, views: list[View], labels: Labels, network: Any
+) -> tuple[Tensor, Tensor]:
+    """Return the mean loss of objects held out and their number, shapes (blend, target), (target,).
+
+    Classes count as one target.
+    """
+    targets = 1 if labels.classes else head.shape.outputs
+    total = blends.new_zeros(len(blends), targets)
+    count = blends.new_zeros(targets)
     for pattern, rows, features, frozen in _held(head, views, labels, network):
         parts, log_scale = head.parts(features, pattern, frozen)
         blended = [torch.einsum("p...,p->...", parts, blend) for blend in blends]
         tried = [_losses((location, log_scale), labels, rows, labels.held) for location in blended]
-        total = total + torch.stack([loss.sum((0, 1)).cpu() for loss, _ in tried])
-        count = count + tried[0][1].sum((0, 1)).cpu()
-    best = blends[torch.atleast_2d(total / count.clamp(min=1)).argmin(0).to(blends.device)]
-    told = (count > 0).to(head.shares.device)
-    head.shares.copy_(torch.where(told, best.T, head.shares))
+        total += torch.stack([loss.sum((0, 1)) for loss, _ in tried])
+        count += tried[0][1].sum((0, 1))
+    return total / count.clamp(min=1), count
 
 
 def _rate(step: int, steps: int) -> float:

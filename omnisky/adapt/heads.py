@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from omnisky.adapt.inputs import Features, View, encode
 from omnisky.adapt.measured import DirectPart
 
-__all__ = ["EnsembleHead", "HeadShape", "Unit", "blends_of"]
+__all__ = ["ENOUGH", "EnsembleHead", "HeadShape", "Unit", "blends_of"]
 
 # The attentive part may change the scale of the linear one by e^±3.
 _LOG_SCALE_SPAN = 3.0
@@ -29,8 +29,8 @@ _LOG_SCALE_SPAN = 3.0
 _MIDDLE_LAYERS, _FARTHEST = 2, 8.0
 # Objects encoded and predicted at a time, for memory.
 _CHUNK = 2048
-# Each share of a blend is a multiple of one part in so many.
-_BLEND_STEPS = 4
+# Each share of a blend is a multiple of one part in so many; objects that choose one, at least.
+_BLEND_STEPS, ENOUGH = 4, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +84,11 @@ class EnsembleHead(nn.Module):
     pattern, fitted in closed form. And, if attentive, learned queries that attend to the tokens
     (efficient probing, arXiv 2506.10178); what they bring, together with the mean of the tokens,
     is standardised and goes through an MLP. And, beside it, a network on the measured numbers
-    themselves, a `DirectPart`. The prediction blends them, by `shares` for each target. With ten
-    labels the first part does the work, with many the others take over. The first two parts of an
-    attentive head also see the answers: what the pretrained decoder expects the quantities to be
-    that were not given. A model that was pretrained with a label like the one wanted has most of
-    the work done.
+    themselves, a `DirectPart`. The prediction blends them, by `shares` for each input pattern and
+    target. With ten labels the first part does the work, with many the others take over. The first
+    two parts of an attentive head also see the answers: what the pretrained decoder expects the
+    quantities to be that were not given. A model that was pretrained with a label like the one
+    wanted has most of the work done.
 
     Parameters
     ----------
@@ -119,7 +119,8 @@ class EnsembleHead(nn.Module):
         self.register_buffer("weight", torch.zeros(k, v, d + a, t))
         self.register_buffer("offset", torch.zeros(k, v, t))
         self.register_buffer("log_scale", torch.zeros(k, v, t))
-        self.register_buffer("shares", torch.zeros(1 + shape.attentive + bool(shape.measured), t))
+        parts = 1 + shape.attentive + bool(shape.measured)
+        self.register_buffer("shares", torch.zeros(parts, v, t))
         self.shares[int(shape.attentive)] = 1.0
         self.direct: DirectPart | None = None
         if shape.attentive:
@@ -186,7 +187,7 @@ class EnsembleHead(nn.Module):
             linear part was fitted to these.
         """
         parts, log_scale = self.parts(features, view, frozen)
-        return torch.einsum("pkbt,pt->kbt", parts, self.shares[: len(parts)]), log_scale
+        return torch.einsum("pkbt,pt->kbt", parts, self.shares[: len(parts), view]), log_scale
 
     def parts(
         self, features: Features, view: int, frozen: Features | None = None

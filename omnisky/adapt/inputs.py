@@ -280,7 +280,7 @@ def subset_views(tokens: Tokens, groups: Groups) -> list[View]:
 def measured_columns(tokens: Tokens, base: Any) -> MeasuredColumns:
     """Return which numbers stand for what was measured: scalars and spectra of few pixels."""
     kinds = {name: modality(name) for name in tokens}
-    few = [n for n, m in kinds.items() if m.wavelength_nm and len(m.wavelength_nm) <= _MOST_PIXELS]
+    few = [n for n, m in kinds.items() if m.wavelength_nm and m.wavelength_nm[2] <= _MOST_PIXELS]
     names = [n for n, m in kinds.items() if m.kind == "scalar" or n in few]
     if not names:
         return MeasuredColumns({})

@@ -101,7 +101,7 @@ def load(kind: type, folder: Path, *, base: Any) -> Any:
             "refused: they can execute anything"
         )
     config, tensors = read_folder(folder, KIND)
-    if "measured" not in config or any(k.split(".")[2:3] == ["network"] for k in tensors):
+    if "measured" not in config or any(_older(k, tensor) for k, tensor in tensors.items()):
         raise CheckpointError(
             f"{folder} was saved by an older omnisky, whose heads were fitted otherwise; fit again"
         )
@@ -118,6 +118,12 @@ def load(kind: type, folder: Path, *, base: Any) -> Any:
             f"{folder} is damaged: its configuration and weights do not fit together ({error}); "
             "save the model again"
         ) from error
+
+
+def _older(name: str, tensor: Tensor) -> bool:
+    """Tell tensors of older heads: they held their encoder, or blended all input patterns alike."""
+    *_, last = name.split(".")
+    return name.split(".")[2:3] == ["network"] or (last == "shares" and tensor.ndim == 2)
 
 
 def _unnamed(config: dict[str, Any]) -> bool:

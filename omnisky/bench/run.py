@@ -1,7 +1,7 @@
 """Run benchmark cells: fit on labelled train stars, score on the test stars, write result cards.
 
-The only place in omnisky that predicts the test stars. Cells whose card is there are skipped, so a
-run that was stopped goes on where it was.
+Nothing is chosen by what the cards say. Cells whose card is there are skipped, so a run that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from omnisky.adapt import Embedder, FineTunedModel
+from omnisky.adapt.fitting import _choose_shares
+from omnisky.adapt.inputs import encode
 from omnisky.modalities import Observations, Scalar, UnknownModalityError
 
 ADAPTATIONS = ("linear", "attentive", "full")
@@ -169,8 +171,8 @@ def test_the_blend_is_chosen_on_objects_new_to_the_model(tiny, stars):
     changed = model.units_[0].head.shares
     assert changed.shape == shares.shape
     np.testing.assert_allclose(changed.sum(0), 1.0)
-    assert changed[2, 0] == 0, "a part that is far off must lose its share"
-    assert changed[2, 1] == 1, "fewer than 100 known labels choose nothing"
+    assert (changed[2, :, 0] == 0).all(), "a part that is far off must lose its share"
+    assert (changed[2, :, 1] == 1).all(), "fewer than 100 known labels choose nothing"
     assert len(model.conformal_.scores["full"]) == 7, "what chose does not calibrate"
     with pytest.raises(ValueError, match="blend must be a share"):
         model.calibrate(x[20:], y[20:], blend=1.0)
@@ -209,7 +211,8 @@ def test_images_and_long_spectra_are_not_measured_numbers(tiny):
     from omnisky.adapt.inputs import measured_columns
     from omnisky.codecs.tokens import Tokens
 
-    ids = {"legacysurvey_image": torch.zeros(2, 4, dtype=torch.long)}
+    names = ("legacysurvey_image", "desi_spectrum", "sdss_spectrum", "lamost_spectrum")
+    ids = {name: torch.zeros(2, 4, dtype=torch.long) for name in names}
     masks = {name: torch.ones_like(i, dtype=torch.bool) for name, i in ids.items()}
     assert measured_columns(Tokens(ids, masks), tiny).pixels == {}
 
@@ -235,7 +238,38 @@ def test_units_keep_their_own_blends_unless_another_is_clearly_better(tiny, star
     truth = model.predict(x[30:])  # nothing can be better than what is right
     model.calibrate(x[30:], truth, blend=0.9)
     for number, unit in enumerate(model.units_):
-        assert torch.equal(unit.head.shares, all_to(model, part=number))
+        assert torch.equal(unit.head.shares[:, 0], all_to(model, part=number)[:, 0])
+
+
+def test_each_pattern_of_inputs_has_a_blend_of_its_own(tiny, stars):
+    x, y = stars
+    model = FineTunedModel(tiny, "attentive", epochs=2, ensemble=2).fit(x[:20], y[:20, :1])
+    head = model.units_[0].head
+    assert head.shares.shape == (3, len(model.patterns_), 1)
+    head.shares.copy_(all_to(model, part=0))
+    head.offset[:, 1] += 50.0
+    model.calibrate(x[20:], y[20:, :1], blend=0.95)
+    assert head.shares[0, 1, 0] == 0, "the linear part is far off for this pattern alone"
+    assert head.shares[0, [0, 2], 0].min() > 0
+
+
+def test_a_fit_blends_each_pattern_by_what_it_shows(tiny, stars):
+    x, y = stars
+    model = FineTunedModel(tiny, "attentive", epochs=2, ensemble=2)
+    views, labels = model._door(x, fit=True), model._labels(y[:, :1], len(x))
+    model._fit(views, labels, model._settings())
+    head = model.units_[0].head
+    encoded = [encode(tiny.network, view, model._asks()) for view in views]
+    head.offset[:, 1] += 50.0
+    _choose_shares(head, encoded, labels, None)
+    assert head.shares[0, 1, 0] == 0
+    of_full = head.shares[:, 0].clone()
+    # A pattern that only some show takes the blend of all where they are few.
+    few = [encoded[0], encoded[1][:5]]
+    _choose_shares(head, few, labels, None)
+    assert torch.equal(head.shares[:, 0], of_full)
+    assert torch.equal(head.shares[:, 1], of_full)
+    assert torch.equal(head.shares[:, 2], of_full)
 
 
 def test_objects_that_never_have_all_kinds(tiny, stars):

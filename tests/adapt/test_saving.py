@@ -30,13 +30,18 @@ def test_round_trip_of_stars(adaptation, tiny, stars, tmp_path):
         np.testing.assert_array_equal(before, after)
 
 
-def test_a_full_fit_of_an_older_omnisky_is_refused(tiny, stars, tmp_path):
+@pytest.mark.parametrize("what", ["encoder in the head", "one blend for all patterns"])
+def test_a_full_fit_of_an_older_omnisky_is_refused(what, tiny, stars, tmp_path):
     x, y = stars
     model = FineTunedModel(tiny, "full", epochs=0, ensemble=1).fit(x, y)
     file = model.save(tmp_path / "model") / "model.safetensors"
     with safe_open(file, "pt") as opened:
-        tensors = {k.replace("0.tuned.", "0.network."): opened.get_tensor(k) for k in opened.keys()}
-        save_file(tensors, file, opened.metadata())
+        tensors, written = {k: opened.get_tensor(k) for k in opened.keys()}, opened.metadata()
+    if what == "encoder in the head":
+        tensors = {k.replace("0.tuned.", "0.network."): v for k, v in tensors.items()}
+    else:
+        tensors["units.0.head.shares"] = tensors["units.0.head.shares"][:, 0].contiguous()
+    save_file(tensors, file, written)
     config = json.loads((file.parent / "config.json").read_text())
     del config["weights_sha256"]
     (file.parent / "config.json").write_text(json.dumps(config))
