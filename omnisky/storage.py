@@ -80,13 +80,12 @@ def write_folder(
     OSError
         If it cannot be written; nothing is left behind.
     """
-    contents = _contents(tensors)
-    head = {
-        "omnisky_format": FORMAT_VERSION,
-        "kind": kind,
-        _SEAL: hashlib.sha256(contents).hexdigest(),
-    }
-    return _write(folder, {**head, **config}, contents, extra, overwrite)
+
+    def described(weights: Path) -> dict[str, Any]:
+        head = {"omnisky_format": FORMAT_VERSION, "kind": kind, _SEAL: sha256_of(weights)}
+        return {**head, **config}
+
+    return _write(folder, described, tensors, extra, overwrite)
 
 
 def write_plain_folder(
@@ -101,21 +100,13 @@ def write_plain_folder(
 
     For layouts of others; the parameters and errors are those of `write_folder`.
     """
-    return _write(folder, config, _contents(tensors), extra, overwrite)
-
-
-def _contents(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return the file of some tensors."""
-    from safetensors.torch import save
-
-    # Cloned: tensors that share memory are refused.
-    return save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+    return _write(folder, lambda _: config, tensors, extra, overwrite)
 
 
 def _write(
     folder: str | os.PathLike,
-    config: Mapping[str, Any],
-    contents: bytes,
+    described: Callable[[Path], Mapping[str, Any]],
+    tensors: Mapping[str, Tensor],
     extra: Callable[[Path], object] | None,
     overwrite: bool,
 ) -> Path:
@@ -123,9 +114,11 @@ def _write(
     check_replaceable(folder, overwrite)
     try:
         with whole_folder(folder) as work:
-            (work / _CONFIG).write_text(json.dumps(dict(config), indent=1) + "\n")
-            # Written by ourselves: safetensors would report a full disk as an error of its kind.
-            (work / _WEIGHTS).write_bytes(contents)
+            _write_tensors(tensors, work / _WEIGHTS)
+            config = dict(described(work / _WEIGHTS))
+            (work / _CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+            # safetensors lets nobody else read what it writes.
+            (work / _WEIGHTS).chmod((work / _CONFIG).stat().st_mode)
             if extra is not None:
                 extra(work)
     except OSError as error:
@@ -134,6 +127,26 @@ def _write(
             "another folder"
         ) from error
     return folder
+
+
+def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors from where they lie: a copy of large ones may not fit in memory."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    ready: dict[str, Tensor] = {}
+    held: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        # Tensors that share memory are refused.
+        ready[name] = tensor.clone() if memory in held else tensor
+        held.add(memory)
+    try:
+        save_file(ready, path)
+    except SafetensorError as error:
+        # A full disk is an error of its kind to safetensors.
+        raise OSError(str(error)) from error
 
 
 def check_replaceable(folder: Path, overwrite: bool) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 import omnisky
@@ -19,6 +21,35 @@ def test_round_trip(tmp_path):
     assert config == {"size": 3}
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
+
+
+def test_only_tensors_that_share_memory_or_have_gaps_are_copied(tmp_path, monkeypatch):
+    """Three thousand million numbers are 12 GB, and a copy of them as many again."""
+    written = {}
+
+    def save_file(tensors, path):
+        written.update(tensors)
+        original(tensors, path)
+
+    original = safetensors.torch.save_file
+    monkeypatch.setattr(safetensors.torch, "save_file", save_file)
+    one, square = torch.randn(4, 5), torch.randn(3, 3)
+    shared = {"one": one, "again": one, "rows": one[1:3], "none": one[:0]}
+    tensors = {**TENSORS, **shared, "columns": square.T}
+    folder = write_folder(tmp_path / "x", "thing", {}, tensors)
+    found = read_folder(folder, "thing")[1]
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    same = {name for name, t in tensors.items() if written[name].data_ptr() == t.data_ptr()}
+    assert same >= {"one", *TENSORS}
+    assert same.isdisjoint({"again", "rows", "columns"})
+
+
+def test_everybody_may_read_what_was_written_as_far_as_the_system_lets_them(tmp_path):
+    folder = write_folder(tmp_path / "x", "thing", {}, TENSORS)
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {path.stat().st_mode for path in folder.iterdir()} == {plain.stat().st_mode}
 
 
 def test_an_existing_folder_is_kept_unless_told(tmp_path):
@@ -50,15 +81,18 @@ def test_what_is_no_artefact_is_never_replaced(tmp_path, config):
     assert write_folder(tmp_path / "empty", "thing", {}, TENSORS, overwrite=True).is_dir()
 
 
-def test_a_full_disk_changes_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("numbers", "letters"), [(30_000, 0), (1, 30_000)])
+def test_a_full_disk_changes_nothing(tmp_path, numbers, letters):
     folder = write_folder(tmp_path / "x", "thing", {"n": 1}, TENSORS)
-
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"could not write .* Nothing was changed; free some space"):
-        write_folder(folder, "thing", {"n": 2}, TENSORS, overwrite=True)
+    config, tensors = {"n": 2, "word": "x" * letters}, {"a": torch.zeros(numbers)}
+    # Files may not grow beyond 10 kB; a full disk fails in the same way. Python ignores the signal.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"could not write .*too large.* Nothing was changed; "):
+            write_folder(folder, "thing", config, tensors, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read_folder(folder, "thing")[0] == {"n": 1}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
 

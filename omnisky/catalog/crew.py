@@ -137,12 +137,29 @@ class Crew:
 
 
 @contextmanager
-def joined() -> Iterator[Crew | None]:
-    """Join the processes that torchrun started; None where there is only one."""
+def joined(device: str | None = None) -> Iterator[Crew | None]:
+    """Join the processes that torchrun started; None where there is only one.
+
+    Parameters
+    ----------
+    device : str, optional
+        Where they compute: ``cuda`` is each process's own, which is the default where there is one.
+
+    Raises
+    ------
+    ValueError
+        If all shall compute on one CUDA device, or the machine has none for each process.
+    """
     if launched_processes() == 1:
         yield None
         return
-    with join_processes() as processes:
+    if device is not None and ":" in device:
+        raise ValueError(
+            f"device={device!r} is one device, and torchrun started {launched_processes()} "
+            f"processes; give {device.partition(':')[0]!r}, of which each takes its own, or start "
+            "one process"
+        )
+    with join_processes(device) as processes:
         crew = Crew(processes)
         try:
             yield crew

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from cyclopts import Parameter
@@ -22,7 +22,11 @@ from omnisky.cli.tables import (
     save,
     slices,
 )
+from omnisky.data.sky import is_match, is_store
 from omnisky.pretrained import pinned
+
+if TYPE_CHECKING:
+    from omnisky.model import Model
 
 __all__ = ["embed", "tokenize"]
 
@@ -42,11 +46,29 @@ class Using:
         How the outputs of an object's tokens become one vector.
     inputs : str, optional
         Measurements to use, separated by commas (photometry and xp are families); all by default.
+    precision : str
+        Number format of the transformer; bf16 is faster where the processor computes in it, and
+        rounds.
+    device : str, optional
+        Where to compute: cpu, cuda or cuda:1; by default on a CUDA device where there is one.
     """
 
     base: str = "nano"
     pooling: Literal["mean"] = "mean"
     inputs: str | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str | None = None
+
+    def model(self, base: str) -> Model:
+        """Load a model that computes so."""
+        import torch
+
+        from omnisky.model import Model
+
+        model = Model.from_pretrained(base)
+        # First the device: what warns of a format that it lacks should not look at another.
+        model.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return model.cast("bfloat16" if self.precision == "bf16" else "float32")
 
 
 _USING = Using()
@@ -65,7 +87,8 @@ def tokenize(
     """Write the tokens of every object of a table.
 
     A modality becomes an integer column ``<modality>_tokens`` (a vector where it has several), and
-    ``<modality>_tokens_mask``, which is True where the token exists.
+    ``<modality>_tokens_mask``, which is True where the token exists. The commands embed, fit and
+    predict read such a table.
 
     Parameters
     ----------
@@ -119,12 +142,14 @@ def embed(
     Objects without a single good measurement have NaN and ``embedding_valid`` False. The
     embeddings of a sky store are a sky store themselves, in which such an object has none; a run
     that was stopped goes on where it was when the same command is given again. Under torchrun, the
-    processes divide the partitions of a sky store among them.
+    processes divide the partitions of a sky store among them. Of a match of stores, the objects of
+    the first are embedded, each from what all stores have of it.
 
     Parameters
     ----------
     table : str
-        Table file, data set, or folder of a sky store.
+        Table file (of measurements, or of tokens that the model made), data set, or folder of a sky
+        store or of a match of stores.
     out : Path
         File to write; its ending says the format. CSV cannot hold vectors. For a sky store, a
         folder that is not there yet.
@@ -137,10 +162,11 @@ def embed(
     overwrite : bool
         Replace an existing file.
     """
-    if (Path(table) / "omnisky.json").is_file():
+    if is_store(table) or is_match(table):
         if overwrite or reading != _READ:
+            what = "sky store" if is_store(table) else "match of sky stores"
             raise ValueError(
-                f"{table} is a sky store: --overwrite and the options of reading a table are not "
+                f"{table} is a {what}: --overwrite and the options of reading a table are not "
                 "for it. Remove an older --out yourself"
             )
         _embed_store(Path(table), out, using, workers)
@@ -155,23 +181,26 @@ def embed(
 
 def _embed_store(store: Path, out: Path, using: Using, workers: Workers) -> None:
     from omnisky.catalog import embed_store
+    from omnisky.catalog.given import open_given
     from omnisky.cli.sky.progress import once_each, resumable, watching
     from omnisky.cli.sky.writing import refuse_existing
     from omnisky.data.store import open_store
     from omnisky.train.parallel import in_main_process
 
     if not in_main_process():
-        embed_store(store, out, model=using.base)  # its share of what the main process says
+        embed_store(store, out, device=using.device)  # its share of what the main process says
         return
     refuse_existing(out)
     names = names_in(using.inputs)
-    asked = None if names is None else expand(names, list(open_store(store).modalities))
+    asked = None if names is None else expand(names, list(open_given(store).modalities))
     with resumable(out), workers.client() as client, once_each(), watching(out):
         embed_store(
             workers.seen(store),
             workers.seen(out),
             model=using.base,
             modalities=asked,
+            precision=using.precision,
+            device=using.device,
             client=client,
         )
     found = open_store(out)
@@ -179,7 +208,6 @@ def _embed_store(store: Path, out: Path, using: Using, workers: Workers) -> None
 
 
 def _embed_table(table: str, out: Path, using: Using, reading: Reading, overwrite: bool) -> None:
-    from omnisky.model import Model
     from omnisky.train.parallel import launched_processes
 
     if launched_processes() > 1:
@@ -192,10 +220,10 @@ def _embed_table(table: str, out: Path, using: Using, reading: Reading, overwrit
         raise ValueError(
             f"--out {out}: CSV cannot hold vectors; use .parquet, .fits, .vot or .ecsv"
         )
-    source = Input.read(table, reading, names_in(using.inputs))
+    source = Input.read(table, reading, names_in(using.inputs), base=using.base)
     base = pinned(using.base)
     observations = readable(source.observations, base, asked=using.inputs is not None)
-    model = Model.from_pretrained(base)
+    model = using.model(base)
     chunks = slices(len(observations), "Embeddings")
     parts = [model.embed(observations[s], pooling=using.pooling) for s in chunks]
     valid = np.concatenate([part.valid for part in parts])
@@ -207,8 +235,8 @@ def _embed_table(table: str, out: Path, using: Using, reading: Reading, overwrit
     result = result_table(source)
     result["embedding"] = np.where(valid[:, None], vectors, np.nan).astype(np.float32)
     used = ", ".join(observations)
-    how = f"Embedding by {base}, {using.pooling} pooling, from {used}"
-    result["embedding"].description = how
+    how = f"{using.pooling} pooling, {using.precision}"
+    result["embedding"].description = f"Embedding by {base}, {how}, from {used}"
     result["embedding"].meta["ucd"] = "stat.value"
     result["embedding_valid"] = valid
     result["embedding_valid"].description = "False where the object has no measurement at all"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-from omnisky.codecs.codec import Codec
+from omnisky.codecs.codec import Codec, LearnedCodec
 from omnisky.model.config import ModalityTokens, ModelConfig
 from omnisky.model.embeddings import has_values, set_values
 from omnisky.model.transformer import Transformer
 
-__all__ = ["check_codecs", "check_values", "tell_values"]
+__all__ = ["check_codecs", "check_values", "extended_network", "move", "tell_values"]
 
 
 def check_codecs(config: ModelConfig, codecs: Mapping[str, Codec]) -> None:
@@ -54,6 +55,54 @@ def _said(groups: tuple) -> str:
         for g in groups
     ]
     return " and ".join(parts)
+
+
+def extended_network(network: Transformer, codecs: Mapping[str, Codec]) -> Transformer:
+    """Return a network with the modalities of more codecs appended, on the CPU.
+
+    Its number format and mode are those of the one given.
+
+    Parameters
+    ----------
+    network : Transformer
+        What is known is a copy of its weights; the rest is new.
+    codecs : mapping of str to Codec
+        By modality, old ones and new ones.
+
+    Raises
+    ------
+    ValueError
+        If a codec of an old modality has other tokens, or they mean other numbers.
+    """
+    larger = Transformer(network.config.with_codecs(codecs))
+    check_codecs(larger.config, codecs)
+    larger.load_state_dict(network.state_dict(), strict=False)
+    larger.released_drawing = network.released_drawing
+    new = larger.names[len(network.names) :]
+    check_values(larger, {name: codec for name, codec in codecs.items() if name not in new})
+    tell_values(larger, {name: codec for name, codec in codecs.items() if name in new})
+    larger.cast(network.dtype)
+    larger.rounded = network.rounded
+    return larger.train(network.training)
+
+
+def move(network: Transformer, codecs: Mapping[str, Codec], device: torch.device) -> None:
+    """Move a network and those of learned codecs; what is looked up in tables stays on the CPU.
+
+    Parameters
+    ----------
+    network : Transformer
+        What takes the tokens; it fetches them from wherever codecs leave them.
+    codecs : mapping of str to Codec
+        By modality; one may serve several.
+    device : torch.device
+        Where to.
+    """
+    network.to(device)
+    learned = [codec for codec in codecs.values() if isinstance(codec, LearnedCodec)]
+    # The codec of several modalities is there once for each, with the same weights.
+    for codec in {id(next(codec.parameters())): codec for codec in learned}.values():
+        codec.to(device)
 
 
 def tell_values(network: Transformer, codecs: Mapping[str, Codec]) -> None:

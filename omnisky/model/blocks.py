@@ -238,8 +238,8 @@ class DecoderBlock(_Block):
         self,
         x: Float[Tensor, "B M D"],
         context: Float[Tensor, "B N D"],
-        self_mask: Bool[Tensor, "B _ M"],
-        context_mask: Bool[Tensor, "B _ N"],
+        self_mask: Bool[Tensor, "B _ M"] | None,
+        context_mask: Bool[Tensor, "B _ N"] | None,
     ) -> Float[Tensor, "B M D"]:
         x = self._add(x, self.self_attn(x, self_mask, self.norm1))
         before = (self.query_norm, self.context_norm)

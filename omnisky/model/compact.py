@@ -8,6 +8,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from omnisky.model.config import ModelConfig
+from omnisky.model.training import without_memory
+from omnisky.model.transformer import Transformer
+
 __all__ = ["Stored", "compact", "restored"]
 
 Stored: TypeAlias = Literal["float32", "float16", "int8"]
@@ -16,13 +20,13 @@ _TABLES = ("embeddings.", "logits.")
 _SCALE = ".scale_of_row"
 
 
-def compact(tensors: Mapping[str, Tensor], stored: Stored) -> dict[str, Tensor]:
+def compact(network: Transformer, stored: Stored) -> dict[str, Tensor]:
     """Return a network's tensors as they are to be stored.
 
     Parameters
     ----------
-    tensors : mapping of str to Tensor
-        Its state.
+    network : Transformer
+        Whose tensors.
     stored : {"float32", "float16", "int8"}
         As they are; in half precision; or in half precision with the weights of embeddings and
         logits, the most of a small model, in eight bits and a scale a row, which moves them by up
@@ -31,12 +35,19 @@ def compact(tensors: Mapping[str, Tensor], stored: Stored) -> dict[str, Tensor]:
     Raises
     ------
     ValueError
-        If it is none of them.
+        If it is none of them, or the network was cast: its weights are no longer what they were.
     """
     if stored not in ("float32", "float16", "int8"):
         raise ValueError(f"weights are stored as float32, float16 or int8; found {stored!r}")
+    if network.rounded:
+        raise ValueError(
+            "the weights of this model were rounded by cast('bfloat16'), which casting back does "
+            "not undo, and would be stored as if they were exact; load the model again and save "
+            "that"
+        )
+    tensors = network.state_dict()
     if stored == "float32":
-        return dict(tensors)
+        return tensors
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if stored == "int8" and name.startswith(_TABLES) and tensor.dtype == torch.float32:
@@ -50,20 +61,32 @@ def compact(tensors: Mapping[str, Tensor], stored: Stored) -> dict[str, Tensor]:
     return found
 
 
-def restored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return stored tensors as a network takes them.
+def restored(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Transformer:
+    """Return the network of stored tensors, ready for use.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Its sizes and modalities.
+    tensors : mapping of str to Tensor
+        As they were stored.
 
     Raises
     ------
     KeyError
         If a scale is missing.
+    RuntimeError
+        If they are not those of such a network.
     """
+    network = without_memory(config)
+    wanted = network.state_dict()
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith(_SCALE):
             continue
         if tensor.dtype == torch.int8:
-            found[name] = tensor.float() * tensors[name + _SCALE].float()
-        else:
-            found[name] = tensor.float() if tensor.dtype == torch.float16 else tensor
-    return found
+            tensor = tensor.float() * tensors[name + _SCALE].float()
+        # A copy: what was read lies in the file, which others may change.
+        found[name] = tensor.to(wanted.get(name, tensor).dtype, copy=True)
+    network.load_state_dict(found, assign=True)
+    return network.eval()

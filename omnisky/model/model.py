@@ -14,11 +14,12 @@ from omnisky.codecs.codec import Codec
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Observations
-from omnisky.model.agreement import check_codecs, check_values, tell_values
+from omnisky.model.agreement import check_codecs, check_values, extended_network, move, tell_values
 from omnisky.model.blocks import usable_device
 from omnisky.model.compact import Stored, compact, restored
 from omnisky.model.config import ModelConfig
 from omnisky.model.embedding import Embedding, Pooling, embed_tokens
+from omnisky.model.fast import warn_if_imitated
 from omnisky.model.training import new_network
 from omnisky.model.transformer import Transformer
 from omnisky.pretrained import is_released, modalities_of, pretrained_folder, source_of
@@ -169,11 +170,10 @@ class Model:
         if config.pop("codecs", True):
             codecs = Tokenizer.from_pretrained(folder / "codecs")
         try:
-            network = Transformer(ModelConfig.from_dict(config))
-            network.load_state_dict(restored(tensors))
+            network = restored(ModelConfig.from_dict(config), tensors)
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
-        return cls._together(network.eval(), codecs, folder, source)
+        return cls._together(network, codecs, folder, source)
 
     @classmethod
     def _together(
@@ -216,7 +216,7 @@ class Model:
         FileExistsError
             If the folder exists.
         ValueError
-            If the model cannot be written so.
+            If the model cannot be written so, or was cast to fewer bits.
         """
 
         def extra(work: Path) -> None:
@@ -235,15 +235,15 @@ class Model:
 
             return write_released(self.network, folder, extra=extra)
         check_values(self.network, self.codecs)
-        tensors = compact(self.network.state_dict(), stored)
+        tensors = compact(self.network, stored)
         config = {**self.config.to_dict(), "codecs": bool(self.codecs)}
         return write_folder(folder, _KIND, config, tensors, extra=extra)
 
     def extended(self, tokenizer: Tokenizer) -> Model:
         """Return this model with the modalities of a larger tokenizer appended, ids kept.
 
-        Weights are shared by value: the new model's known part starts as a copy of this one's; the
-        rest is freshly initialised.
+        The known part of the network starts as a copy of this one's; the rest is freshly
+        initialised. It stays on this one's device, in its number format and mode.
 
         Raises
         ------
@@ -253,35 +253,40 @@ class Model:
         lacking = [name for name in self.codecs if name not in tokenizer.codecs]
         if lacking:
             raise ValueError(f"the larger tokenizer has no codec of {', '.join(lacking)}")
-        network = Transformer(self.config.with_codecs(tokenizer.codecs))
-        network.load_state_dict(self.network.state_dict(), strict=False)
-        network.released_drawing = self.network.released_drawing
-        model = Model(network, tokenizer)
-        appended = network.names[len(self.network.names) :]
-        check_values(network, {n: c for n, c in tokenizer.codecs.items() if n not in appended})
-        tell_values(network, {n: c for n, c in tokenizer.codecs.items() if n in appended})
+        model = Model(extended_network(self.network, tokenizer.codecs), tokenizer)
+        move(model.network, model.codecs, self.network.slot_modality.device)
         return model
 
     def cast(self, precision: Literal["float32", "bfloat16"]) -> Model:
         """Compute in another number format from now on; returns itself.
 
         bfloat16 is faster where the processor computes in it, and rounds: weigh it against an
-        embedding in float32 of some of your objects.
+        embedding in float32 of some of your objects. Weights stay rounded, and cannot be saved.
+
+        Warns
+        -----
+        UserWarning
+            If the device imitates bfloat16, which takes several times as long as float32.
         """
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16'; found {precision!r}")
         self.network.cast(getattr(torch, precision))
+        warn_if_imitated(self.network.slot_modality.device, self.network.dtype, "float32")
         return self
 
     def to(self, device: str | torch.device) -> Model:
         """Compute on another device from now on; returns itself. Tokens may stay where they are.
+
+        The networks of its codecs go there, too.
 
         Raises
         ------
         ValueError
             If this machine has no such device.
         """
-        self.network.to(usable_device(device))
+        chosen = usable_device(device)
+        move(self.network, self.codecs, chosen)
+        warn_if_imitated(chosen, self.network.dtype, "float32")
         return self
 
     def compile(self) -> Model:

@@ -96,6 +96,8 @@ class Transformer(Trainable):
     fixed_positions: Tensor
     # Of a checkpoint of AION-1, for writing one; see `omnisky.model.aion`.
     released_drawing: Tensor | None = None
+    # Whether its weights went through fewer bits since they were read or trained.
+    rounded = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -134,7 +136,11 @@ class Transformer(Trainable):
         return self.decoder_proj_context.weight.dtype
 
     def cast(self, dtype: torch.dtype) -> None:
-        """Convert the blocks to another number format, in place, for use rather than training."""
+        """Convert the blocks to another number format, in place, for use rather than training.
+
+        What was rounded stays rounded, also in a wider format.
+        """
+        self.rounded |= torch.finfo(dtype).bits < torch.finfo(self.dtype).bits
         blocks = (self.encoder, self.decoder, self.encoder_norm, self.decoder_norm)
         for part in (*blocks, self.decoder_proj_context):
             part.to(dtype)
@@ -156,26 +162,27 @@ class Transformer(Trainable):
             vocabulary, or is given twice, under two names.
         """
         given = self._by_slots(tokens)
+        device = self.slot_modality.device
         ids, masks = [], []
         for modality in self.config.modalities:
             shape = (len(tokens), modality.n_tokens)
             name = given.get(modality.name)
             if name is None:
-                ids.append(torch.zeros(shape, dtype=torch.long))
-                masks.append(torch.zeros(shape, dtype=torch.bool))
+                ids.append(torch.zeros(shape, dtype=torch.long, device=device))
+                masks.append(torch.zeros(shape, dtype=torch.bool, device=device))
                 continue
             _check_vocabulary(tokens[name], modality)
-            ids.append(tokens[name])
-            masks.append(tokens.mask[name])
-        device = self.slot_modality.device
-        return torch.cat(ids, 1).to(device), torch.cat(masks, 1).to(device)
+            ids.append(tokens[name].to(device))
+            masks.append(tokens.mask[name].to(device))
+        return torch.cat(ids, 1), torch.cat(masks, 1)
 
     def _by_slots(self, tokens: Tokens) -> dict[str, str]:
         """Return, for each modality of ours that is given, the name it is given under."""
         ours = {name: m.name for name, m in self.config.by_name.items()}
         if unknown := [name for name in tokens if name not in ours]:
             raise UnknownModalityError(
-                f"this model does not know {', '.join(unknown)}; it knows {', '.join(ours)}"
+                f"this model does not know {', '.join(unknown)}; it knows {', '.join(ours)}. "
+                "Leave out others with drop(...), or add them with Model.extended and train"
             )
         given: dict[str, str] = {}
         for name in tokens:
@@ -243,8 +250,12 @@ class Transformer(Trainable):
         """
         x = (self.mask_token + self.place_vectors(asked.slots)).to(self.dtype)
         modality = self.slot_modality[asked.slots]
-        self_mask = (modality[:, :, None] == modality[:, None, :]) & asked.mask[:, None, :]
-        context_mask = encoded.mask[:, None, :]
+        self_mask = context_mask = None
+        # Without a mask, as when one modality is asked for, attention is faster.
+        if not bool(((modality == modality[:, :1]) & asked.mask).all()):
+            self_mask = (modality[:, :, None] == modality[:, None, :]) & asked.mask[:, None, :]
+        if not bool(encoded.mask.all()):
+            context_mask = encoded.mask[:, None, :]
         for block in self.decoder:
             x = block(x, encoded.context, self_mask, context_mask)
         return self.decoder_norm(x)
@@ -375,8 +386,11 @@ def _check_vocabulary(ids: Tensor, modality) -> None:
     for group in modality.groups:
         part = ids[:, first : first + group.n_tokens]
         if part.numel() and int(part.max()) >= group.vocab_size:
+            wrong = (part >= group.vocab_size).any(1).nonzero()[:, 0]
             raise ValueError(
                 f"modality {modality.name!r}, tokens {first} … {first + group.n_tokens - 1}: ids "
-                f"must be below {group.vocab_size}; found {int(part.max())}"
+                f"must be below {group.vocab_size}; found {int(part.max())}. The first of "
+                f"{len(wrong)} such objects is object {int(wrong[0])}. Were they made by another "
+                "codec? Use the one that this model came with"
             )
         first += group.n_tokens

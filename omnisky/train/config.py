@@ -23,8 +23,10 @@ OptimizerName = Literal["adamw", "adam", "muon"]
 ScheduleName = Literal["cosine", "constant"]
 Sharding = Literal["none", "fsdp2"]
 
-# How long, how often, and what lies where: not what is computed.
+# How long, how often, and what lies where: not what is computed. Micro-batches change, as the
+# number of processes does, which random numbers an object meets; with one, the other may have to.
 FREE = {"steps", "log_every", "checkpoint_every", "keep_checkpoints"} | {
+    "accumulate",
     "activation_checkpointing",
     "compile",
     "sharding",

@@ -11,6 +11,7 @@ import dataclasses
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from omnisky.train.parallel import Processes, join_processes, place, tell, untel
 from omnisky.train.sampler import EpochSampler, MixtureSampler, preserve_random_state
 from omnisky.train.sharding import local_part
 from omnisky.train.speed import Speed
-from omnisky.train.step import CodeObjective, MixedObjective, Objective, Step
+from omnisky.train.step import CodeObjective, MixedObjective, Objective, SharedObjective, Step
 
 __all__ = ["train"]
 
@@ -48,6 +49,7 @@ def train(
     resume: bool = True,
     progress: bool = True,
     device: str | torch.device | None = None,
+    accepted: Callable[[], object] | None = None,
 ) -> dict[str, float]:
     """Train an objective's module in place, and leave checkpoints and a log in a folder.
 
@@ -66,6 +68,9 @@ def train(
         Show a progress bar.
     device : str or torch.device, optional
         Where to compute; without it, CUDA if there is any, else the CPU.
+    accepted : callable, optional
+        Called in the main process before the first step, once this run may go on from what is in
+        `out`: what it writes does not replace what a run of other settings wrote.
 
     Returns
     -------
@@ -104,6 +109,8 @@ def train(
         log = RunLog(out, run.step) if processes.is_main else None
         bar = ProgressBar(config.steps, run.step, enabled=progress and processes.is_main)
         try:
+            if processes.is_main and accepted is not None:
+                accepted()
             run.go(out, log, bar)
         except FloatingPointError:
             run.unwrap()
@@ -213,12 +220,19 @@ class _Run:
         return means | {"learning_rate": rate} | rates
 
     def _evaluate(self) -> dict[str, float]:
+        objective, processes = self.objective, self.processes
         divided = self.shards is not None and self.shards.divided
-        if not self.processes.is_main and not divided:
+        shared = isinstance(objective, SharedObjective)
+        if not (shared or divided or processes.is_main):
             return {}
         self.module.eval()
         with torch.no_grad(), self.average.taken() if self.average else nullcontext():
-            found = self.objective.evaluate()
+            if shared:
+                with self.taker.autocast():
+                    share = objective.evaluate_share(processes.rank, processes.world_size)
+                found = Averages.merge(processes.gather(share))
+            else:
+                found = objective.evaluate()
         self.wrapped.train()
         return {f"evaluation/{name}": float(value) for name, value in found.items()}
 
@@ -280,7 +294,8 @@ class _Run:
     def _check_same_run(self, found: Checkpoint, out: Path) -> None:
         if found.state["fingerprint"] != self.objective.fingerprint:
             raise ValueError(
-                f"the run in {out} was trained on other data (or with another tokenizer or model): "
+                f"the run in {out} was trained on other data (or with another tokenizer or model, "
+                "or other settings of its recipe, as of masking, token weights, dropout, frozen): "
                 f"its fingerprint is {found.state['fingerprint']!r}, that of this objective "
                 f"{self.objective.fingerprint!r}. {_REMEDY}"
             )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -36,6 +37,8 @@ __all__ = [
 
 T = TypeVar("T")
 _CUDA = re.compile(r"cuda(:\d+)?")
+# So long processes wait for one that is late: the main one may evaluate a codec, or write, alone.
+_PATIENCE = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,9 @@ def join_processes(device: str | torch.device | None = None) -> Iterator[Process
     if ours:
         on_cuda = chosen.type == "cuda"
         dist.init_process_group(
-            "nccl" if on_cuda else "gloo", device_id=chosen if on_cuda else None
+            "nccl" if on_cuda else "gloo",
+            timeout=_PATIENCE,
+            device_id=chosen if on_cuda else None,
         )
     try:
         yield Processes(rank=dist.get_rank(), world_size=dist.get_world_size(), device=chosen)

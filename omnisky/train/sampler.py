@@ -172,12 +172,13 @@ class MixtureSampler:
         """Return how many objects of each source the next batch has."""
         given = np.array([sampler.position for sampler in self._samplers])
         share = np.array(self.weights) / sum(self.weights)
-        due = np.zeros(len(given), dtype=int)
-        first = given.sum() + 1
-        for number in range(first, first + self.batch_size):
+        due = np.zeros(len(given))
+        numbers = given.sum() + 1 + np.arange(self.batch_size)
+        # What can be is computed of all objects at once: batches of thousands are waited for.
+        for lacking in share * numbers[:, None] - given:
             # The next object comes from the source that lacks most of what is its own.
-            due[np.argmax(share * number - given - due)] += 1
-        return due.tolist()
+            due[(lacking - due).argmax()] += 1
+        return due.astype(int).tolist()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the positions, in objects of all processes, and what they belong to."""

@@ -15,12 +15,20 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from omnisky.model.fast import warn_if_imitated
 from omnisky.train.config import TrainConfig
 from omnisky.train.log import Averages
 from omnisky.train.parallel import Processes
 from omnisky.train.sampler import seed_all, step_generator
 
-__all__ = ["CodeObjective", "DescribedObjective", "MixedObjective", "Objective", "Step"]
+__all__ = [
+    "CodeObjective",
+    "DescribedObjective",
+    "MixedObjective",
+    "Objective",
+    "SharedObjective",
+    "Step",
+]
 
 # Objects named in a message, and those of them that are described.
 _SHOWN, _DESCRIBED = 50, 5
@@ -98,6 +106,25 @@ class MixedObjective(Objective, Protocol):
 
 
 @runtime_checkable
+class SharedObjective(Objective, Protocol):
+    """An objective whose held-out objects processes can share among them."""
+
+    def evaluate_share(self, rank: int, world_size: int) -> dict[str, tuple[float, int]]:
+        """Return (sum, count) by metric over a process's share; those that are unknown left out.
+
+        Sums and counts of all processes together are what `evaluate` makes its means of. Each
+        process must call the module equally often and with equally many objects: parts of divided
+        weights are put together meanwhile.
+
+        Parameters
+        ----------
+        rank, world_size : int
+            Which process asks, of how many.
+        """
+        ...
+
+
+@runtime_checkable
 class CodeObjective(Objective, Protocol):
     """An objective whose module chooses codes."""
 
@@ -142,6 +169,8 @@ class Step:
     ) -> None:
         self.objective, self.wrapped, self.optimizer = objective, wrapped, optimizer
         self.config, self.processes = config, processes
+        if processes.is_main and config.precision == "bf16":
+            warn_if_imitated(processes.device, torch.bfloat16, "fp32")
 
     def take(self, step: int, indices: Tensor, averages: Averages) -> str:
         """Take one step and count its metrics, or say in all processes why it was not taken.
@@ -192,9 +221,13 @@ class Step:
         seed_all(*stream)
         return step_generator(*stream)
 
-    def _loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Any]:
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the module computes in the precision of the run."""
         device, bf16 = self.processes.device, self.config.precision == "bf16"
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+
+    def _loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Any]:
+        with self.autocast():
             return self.objective.loss(self.wrapped, indices, generator)
 
     def _clip(self) -> Tensor:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def dies(how: str, dying: Path) -> None:
 if __name__ == "__main__":
     store, out, model, how = sys.argv[1:]
     sys.modules[ingest.__module__].datetime = Noon
+    # The small survey has a parallax, which the small model does not read.
+    warnings.filterwarnings("ignore", "the model .* does not read gaia_parallax of")
     if how != "well":
         dies(how, Path(out).with_name("dying"))
     embed_store(store, out, model=model)

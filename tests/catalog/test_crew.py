@@ -8,10 +8,14 @@ import pytest
 from embedding_program import Noon
 
 from omnisky.catalog import crew, embed_store, embedding
-from omnisky.data.store import ingest, open_store, verify
+from omnisky.data.match import match
+from omnisky.data.store import ingest, open_store, verify, write_store
+from omnisky.modalities import Observations, SkyObjects
 from omnisky.train.parallel import Processes
 from tests.processes import run_pair, run_well, torchrun
 
+# The small survey has a parallax, which the small model does not read; see test_given.py.
+pytestmark = pytest.mark.filterwarnings("ignore:the model .* does not read gaia_parallax of")
 PROGRAM = Path(__file__).with_name("embedding_program.py")
 
 
@@ -86,6 +90,24 @@ def test_the_command(store, model, alone, tmp_path):
     assert tree(out / data).keys() == tree(alone / data).keys()
 
 
+@pytest.mark.slow
+def test_two_processes_embed_a_match_as_one_does(objects, store, model, tmp_path, monkeypatch):
+    seen = SkyObjects(
+        survey="other",
+        object_id=objects.object_id[90:],
+        ra_deg=objects.ra_deg[90:],
+        dec_deg=objects.dec_deg[90:],
+        observations=Observations({"gaia_rp": objects.observations["gaia_g"][90:]}),
+    )
+    other = write_store([seen], tmp_path / "other")
+    both = match(store, other, radius_arcsec=1, how="left").save(tmp_path / "both")
+    run_well(PROGRAM, both, tmp_path / "pair" / "out", model, "well")
+    monkeypatch.setattr(sys.modules[ingest.__module__], "datetime", Noon)
+    alone = embed_store(both, tmp_path / "alone" / "out", model=model)
+    assert tree(tmp_path / "pair" / "out") == tree(alone)
+    assert open_store(alone).provenance["modalities"] == ["gaia_g", "gaia_bp", "gaia_rp"]
+
+
 def test_one_process_needs_no_others():
     with crew.joined() as found:
         assert found is None
@@ -96,7 +118,7 @@ def test_a_client_beside_torchrun_is_refused(store, model, tmp_path, monkeypatch
         leads = True
 
     @crew.contextmanager
-    def joined():
+    def joined(device):
         yield Leader()
 
     monkeypatch.setattr("omnisky.catalog.embedding.joined", joined)

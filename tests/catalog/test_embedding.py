@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
-from omnisky.catalog import embed_store, embedding
+from omnisky.catalog import computing, embed_store, embedding
 from omnisky.data.store import open_store, verify
 from omnisky.model import Model
 from tests.pretrained.stand_in import COMMIT
+
+# The small survey has a parallax, which the small model does not read; see test_given.py.
+pytestmark = pytest.mark.filterwarnings("ignore:the model .* does not read gaia_parallax of")
+IMITATED = pytest.mark.filterwarnings("ignore:this processor has no bfloat16 arithmetic")
 
 
 def _same(one, two):
@@ -90,6 +94,63 @@ def test_a_run_of_other_measurements_is_not_gone_on_with(store, model, tmp_path,
             embed_store(store, tmp_path / "out", model=model)
     with pytest.raises(ValueError, match="unfinished job that differs in"):
         embed_store(store, tmp_path / "out", model=model, modalities=["gaia_g"])
+
+
+@IMITATED
+def test_a_run_of_another_precision_is_not_gone_on_with(store, model, tmp_path, monkeypatch):
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(embedding, "_embedded", dies)
+        with pytest.raises(KeyboardInterrupt):
+            embed_store(store, tmp_path / "out", model=model)
+    with pytest.raises(ValueError, match="unfinished job that differs in provenance"):
+        embed_store(store, tmp_path / "out", model=model, precision="bf16")
+
+
+@IMITATED
+def test_the_transformer_computes_in_the_precision_asked_for(
+    store, model, embedded, objects, tmp_path
+):
+    found = open_store(embed_store(store, tmp_path / "out", model=model, precision="bf16"))
+    assert found.provenance["precision"] == "bf16"
+    assert open_store(embedded).provenance["precision"] == "fp32"
+    read = found.read()
+    order = np.argsort(read.object_id)
+    vectors = read.observations["embedding"].value[order]
+    exact = open_store(embedded).read().observations["embedding"].value[order]
+    used = objects.observations.select("gaia_g", "gaia_bp")
+    wanted = Model.from_pretrained(model).cast("bfloat16").embed(used)
+    # Batches of other sizes round elsewhere, by a unit of bfloat16 at most here and there.
+    np.testing.assert_allclose(vectors[wanted.valid], wanted.vectors[wanted.valid], atol=0.02)
+    off = np.abs(vectors - exact).max()
+    assert 1e-4 < off < 0.1
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16; found 'fp16'"):
+        embed_store(store, tmp_path / "other", model=model, precision="fp16")  # pyright: ignore
+
+
+def test_it_computes_where_it_is_told(store, model, tmp_path, monkeypatch):
+    import torch
+
+    went, to = [], Model.to
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(Model, "to", lambda m, device: went.append(device) or to(m, "cpu"))
+    for number, device in enumerate((None, "cpu", "cuda:1")):
+        computing.model_at.cache_clear()
+        embed_store(store, tmp_path / str(number), model=model, device=device)
+    assert went == ["cuda", "cpu", "cuda:1"]
+    computing.model_at.cache_clear()
+
+
+def test_a_device_that_is_not_there_is_told(store, model, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"cannot compute on 'cuda:77' .* this machine has cpu"):
+        embed_store(store, tmp_path / "out", model=model, device="cuda:77")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    told = "device='cuda:1' is one device, and torchrun started 2 processes; give 'cuda'"
+    with pytest.raises(ValueError, match=told):
+        embed_store(store, tmp_path / "out", model=model, device="cuda:1")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_changed_is_read_anew(store, model, embedded, tmp_path):

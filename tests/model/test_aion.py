@@ -1,6 +1,7 @@
 """AION-1's checkpoints against the peer's own code, with random weights."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -9,11 +10,14 @@ from aion.fourm.fm import FourM
 from aion.fourm.modality_info import MODALITY_INFO
 from aion.modalities import DESISpectrum, Z
 from aion.model import AION
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from omnisky.codecs import Tokens
 from omnisky.model import Model
 from omnisky.model.aion import released_modalities, write_released
 from omnisky.model.config import ModelConfig
+from omnisky.model.positions import fixed_positions
 from omnisky.model.transformer import Selection, Transformer
 from omnisky.pretrained import DOMAINS
 from omnisky.storage import CheckpointError
@@ -197,8 +201,6 @@ def test_without_codecs_only_tokens_are_taken(folder):
 
 
 def altered(folder, tmp_path, change=None, **config):
-    from safetensors.torch import load_file, save_file
-
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     tensors = load_file(copy / "model.safetensors")
@@ -236,6 +238,85 @@ def test_another_network_is_refused(folder, tmp_path, change, message):
 def test_another_configuration_is_refused(folder, tmp_path, config, message):
     with pytest.raises(CheckpointError, match=message):
         Model.from_pretrained(altered(folder, tmp_path, **config))
+
+
+def test_blocks_beyond_the_depth_are_named(folder, tmp_path):
+    with pytest.raises(CheckpointError, match=r"encoder blocks up to number 1, .*encoder_depth 1"):
+        Model.from_pretrained(altered(folder, tmp_path, encoder_depth=1))
+
+
+def test_of_many_strange_tensors_some_are_named(folder, tmp_path):
+    def change(tensors):
+        tensors.update({f"extra.{i}": torch.ones(2) for i in range(9)})
+
+    with pytest.raises(CheckpointError, match=r"has: extra\.0, extra\.1, extra\.2 and 6 more; is"):
+        Model.from_pretrained(altered(folder, tmp_path, change))
+
+
+def with_both_names(tensors):
+    """Give each modality vector twice, as a state dict of the release's code has it."""
+    for name in [name for name in tensors if name.endswith("mod_emb")]:
+        side, _, rest = name.partition("_embeddings.")
+        other = {"encoder": "decoder", "decoder": "encoder"}[side]
+        tensors[f"{other}_embeddings.{rest}"] = tensors[name].clone()
+
+
+def test_modality_vectors_may_be_there_under_both_names(folder, given, tmp_path):
+    copy = altered(folder, tmp_path, with_both_names)
+    assert sum(name.endswith("mod_emb") for name in shapes_in(copy)) == 2 * len(DOMAINS)
+    one, other = (Model.from_pretrained(f).embed(tokens_of(given)).vectors for f in (folder, copy))
+    assert (one == other).all()
+
+
+def test_modality_vectors_that_differ_are_refused(folder, tmp_path):
+    def change(tensors):
+        with_both_names(tensors)
+        tensors["encoder_embeddings.tok_image.mod_emb"] += 1
+
+    with pytest.raises(
+        CheckpointError, match=r"decoder_embeddings\.tok_image\.mod_emb and .* differ"
+    ):
+        Model.from_pretrained(altered(folder, tmp_path, change))
+
+
+def shapes_in(folder):
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+
+
+def test_all_731_tensors_of_base_are_read_and_written_again(root, tmp_path):
+    """The list is of the release's own code, both names of modality vectors included."""
+    listing = root.parent / "shared" / "reference" / "aion_base_state_dict.txt"
+    if not listing.is_file():
+        pytest.skip(f"no list of the released network's tensors at {listing}")
+    _, config, _, *lines = listing.read_text().splitlines()
+    # Heads of 2 numbers instead of 64.
+    narrow = {768: 24, 2304: 72, 1536: 48, 2048: 64, 64: 2}
+    shapes = {}
+    for name, shape, *_ in (line.split("\t") for line in lines):
+        shapes[name] = tuple(narrow.get(int(n), int(n)) for n in re.findall(r"\d+", shape))
+    assert len(shapes) == 731
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, shape in shapes.items():
+        tensors[name] = torch.randn(shape, generator=generator)
+        owner, _, last = name.rpartition(".")
+        if last == "bias" and "norm" in owner:
+            tensors[name].zero_()
+        elif last == "pos_emb":
+            grid = DOMAINS[owner.partition(".")[2]].grid
+            tensors[name] = fixed_positions((512,) if len(grid) == 1 else grid, 24)[None]
+        elif last == "mod_emb":
+            tensors[name] = tensors.get(name.replace("decoder", "encoder"), tensors[name])
+    (tmp_path / "base").mkdir()
+    save_file({n: t.clone() for n, t in tensors.items()}, tmp_path / "base/model.safetensors")
+    described = {**json.loads(config.removeprefix("# ")), "dim": 24}
+    (tmp_path / "base/config.json").write_text(json.dumps(described))
+    model = Model.from_pretrained(tmp_path / "base")
+    assert model.config.encoder_depth == model.config.decoder_depth == 12
+    model.save_pretrained(tmp_path / "ours", layout="aion")
+    once = {name for name in shapes if name.startswith("encoder") and name.endswith("mod_emb")}
+    assert shapes_in(tmp_path / "ours") == {n: s for n, s in shapes.items() if n not in once}
 
 
 def test_truncated_and_pickled_files_are_refused(folder, tmp_path):

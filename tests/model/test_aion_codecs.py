@@ -122,6 +122,15 @@ def test_redshifts_are_drawn_from_the_bins_of_the_codec(model, fluxes, monkeypat
             weight[1024] = before
 
 
+def test_catalogues_of_this_layout_are_not_generated_and_why(model, fluxes):
+    own = Model.from_preset("tiny", layout="aion")
+    for one in (model, own):
+        with pytest.raises(
+            ValueError, match=r"no token of it says how many sources .*layout 'own'"
+        ):
+            one.generate(model.tokenize(fluxes), "legacysurvey_catalog")
+
+
 def test_modalities_join_a_checkpoint_with_codecs(model, fluxes):
     values = np.random.default_rng(0).normal(15, 3, 20_000)
     new = ScalarCodec.fit(Scalar(values), modality="gaia_g", bins=64)
@@ -152,6 +161,8 @@ def test_saved_in_the_released_layout_nothing_is_lost(peer, folder, model, fluxe
     torch.testing.assert_close(read.encode(ids), peer.encode(ids), **CLOSE)
 
 
+# Of processors that have none, and about something else.
+@pytest.mark.filterwarnings("ignore:this processor has no bfloat16")
 def test_the_released_layout_is_float32_and_survives_extending(model, tmp_path):
     drawing = "decoder_embeddings.catalog.token_emb.weight"
     larger = model.extended(model.tokenizer)

@@ -37,6 +37,8 @@ def test_an_objects_vector_does_not_depend_on_its_batch(star_model, mixed):
     np.testing.assert_allclose(star_model.embed(mixed[10:12]).vectors, whole[10:12], atol=1e-5)
 
 
+# Of processors that have none, and about something else.
+@pytest.mark.filterwarnings("ignore:this processor has no bfloat16")
 def test_bfloat16_is_close(star_model, mixed, tmp_path):
     folder = star_model.save_pretrained(tmp_path / "m")
     half = Model.from_pretrained(folder).cast("bfloat16").embed(mixed).vectors

@@ -252,6 +252,8 @@ def test_the_most_confident_are_kept_in_order_of_place():
     assert most_confident(confidence, 4).tolist() == [[[0, 1, 2, 3]]]
 
 
+# Of processors that have none, and about something else.
+@pytest.mark.filterwarnings("ignore:this processor has no bfloat16")
 @pytest.mark.parametrize("context", ["fresh", "append"])
 def test_bfloat16_draws_too(star_model, tokens, context):
     import copy

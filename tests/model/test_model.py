@@ -1,5 +1,6 @@
 """The public face of the model: save, load, extend, embed."""
 
+import copy
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from omnisky.codecs import Codec, Tokenizer
 from omnisky.modalities import Observations, Scalar
 from omnisky.model import Model, shipped
+from omnisky.model.compact import compact, restored
 from omnisky.storage import CheckpointError
 
 
@@ -75,6 +77,77 @@ def test_extending_keeps_what_was_learned(star_tokenizer, mini):
     assert sorted(ids.values()) == list(range(13))
     with pytest.raises(ValueError, match="has no codec of"):
         large.extended(small.tokenizer)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_extending_keeps_device_mode_and_format(star_model, star_tokenizer, monkeypatch, training):
+    small = Model(copy.deepcopy(star_model.network).train(training), star_tokenizer)
+    small.network.cast(torch.bfloat16)
+    moved = []
+    monkeypatch.setattr("omnisky.model.model.move", lambda network, _, to: moved.append(to))
+    large = small.extended(star_tokenizer)
+    assert (large.network.training, large.network.dtype) == (training, torch.bfloat16)
+    assert large.network.rounded
+    assert moved == [torch.device("cpu")]
+
+
+def test_codecs_go_where_the_network_goes_each_once(star_tokenizer, monkeypatch):
+    shared = Codec.from_pretrained("image", modality="hsc_image")
+    codecs = {name: star_tokenizer.codecs[name] for name in ("gaia_xp", "gaia_g")}
+    codecs = {**codecs, "hsc_image": shared, "legacysurvey_image": shared.of("legacysurvey_image")}
+    # Moving leaves those of the fixture as they are.
+    model = Model.from_preset("tiny", Tokenizer(copy.deepcopy(codecs)))
+    moved, to = [], Codec.to
+    monkeypatch.setattr(Codec, "to", lambda codec, *a: moved.append(codec.kind) or to(codec, *a))
+    # A device that every machine has, besides the one where things are.
+    monkeypatch.setattr("omnisky.model.model.usable_device", torch.device)
+    assert model.to("meta") is model
+    assert sorted(moved) == ["image-codec", "spectrum-codec"]
+    where = {n: {p.device.type for p in c.state_dict().values()} for n, c in model.codecs.items()}
+    assert where.pop("gaia_g") == {"cpu"}
+    assert all(devices == {"meta"} for devices in where.values())
+    assert {p.device.type for p in model.network.parameters()} == {"meta"}
+
+
+@pytest.mark.filterwarnings("ignore:this processor has no bfloat16")
+def test_rounded_weights_are_not_saved_as_if_they_were_exact(star_model, tmp_path):
+    model = Model(copy.deepcopy(star_model.network), star_model.tokenizer)
+    for precision in ("bfloat16", "float32"):
+        model.cast(precision)
+        for stored in ("float32", "float16", "int8"):
+            with pytest.raises(ValueError, match=r"were rounded by cast.*load the model again"):
+                model.save_pretrained(tmp_path / "m", stored=stored)
+    assert not (tmp_path / "m").exists()
+    star_model.cast("float32").save_pretrained(tmp_path / "m")
+
+
+def test_bfloat16_that_would_be_slow_is_told(star_model, monkeypatch):
+    model = Model(copy.deepcopy(star_model.network), star_model.tokenizer)
+    slow = "omnisky.model.fast.verbs._slow_in_bfloat16"
+    monkeypatch.setattr(slow, lambda: False)
+    model.cast("bfloat16")
+    monkeypatch.setattr(slow, lambda: True)
+    message = "no bfloat16 arithmetic, so it is imitated, several times slower; use float32"
+    for act in (lambda: model.cast("bfloat16"), lambda: model.to("cpu")):
+        with pytest.warns(UserWarning, match=message) as told:
+            act()
+        assert [one.filename for one in told] == [__file__]
+    model.cast("float32").to("cpu")
+
+
+def test_loading_draws_no_weights_and_needs_the_file_no_longer(star_model, tmp_path):
+    folder = star_model.save_pretrained(tmp_path / "m")
+    before = torch.get_rng_state()
+    restored(star_model.config, compact(star_model.network, "float32"))
+    assert torch.equal(torch.get_rng_state(), before)
+    again = Model.from_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    wanted = star_model.network.state_dict()
+    found = again.network.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    assert all(found[name].dtype == tensor.dtype for name, tensor in wanted.items())
+    assert all(p.requires_grad and p.device.type == "cpu" for p in again.network.parameters())
+    assert {b.device.type for b in again.network.buffers()} == {"cpu"}
 
 
 def test_wrong_weights_are_refused(star_model, tmp_path):

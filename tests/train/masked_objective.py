@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -79,6 +80,7 @@ def run(out, **changes):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
+    warnings.filterwarnings("ignore", "this processor has no bfloat16 arithmetic")
     with join_processes("cpu") as processes:
         objective = run(folder / "divided", sharding="fsdp2", activation_checkpointing=True)
         run(folder / "copied")

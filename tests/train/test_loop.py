@@ -2,6 +2,7 @@ import hashlib
 import json
 import logging
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,24 @@ def test_it_learns_and_logs(tmp_path):
     assert toy.evaluations == 2
 
 
+# Of processors that have none, and about something else.
+@pytest.mark.filterwarnings("ignore:this processor has no bfloat16")
 def test_bf16_learns_and_keeps_fp32_weights(tmp_path):
     toy, _ = run(tmp_path, steps=100, precision="bf16", checkpoint_every=100, log_every=50)
     log = lines(tmp_path)
     assert log[-1]["loss"] < log[0]["loss"]
     assert all(p.dtype == torch.float32 for p in toy.module.parameters())
+
+
+@pytest.mark.parametrize("imitated", [True, False])
+def test_bf16_that_would_be_slow_is_told(tmp_path, monkeypatch, imitated):
+    monkeypatch.setattr("omnisky.model.fast.verbs._slow_in_bfloat16", lambda: imitated)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run(tmp_path / "half", steps=2, precision="bf16")
+        run(tmp_path / "whole", steps=2)
+    said = [str(one.message) for one in told]
+    assert ["several times slower; use fp32" in message for message in said] == [True] * imitated
 
 
 def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
@@ -124,6 +138,34 @@ def test_a_run_of_micro_batches_goes_on_to_the_bit(tmp_path):
     run(tmp_path / "parts", steps=20, **settings)
     parts, _ = run(tmp_path / "parts", **settings)
     assert same_weights(whole, parts)
+
+
+@pytest.mark.filterwarnings("ignore:this processor has no bfloat16")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_shared_objects_are_evaluated_in_the_precision_of_training(tmp_path, precision):
+    class Sharing(Toy):
+        def evaluate_share(self, rank, world_size):
+            assert (rank, world_size) == (0, 1)
+            error = self.module(self.x) - self.y
+            half = self.module(self.x).dtype == torch.bfloat16
+            return {"error": (float(error.abs().sum()), len(error)), "half": (float(half), 1)}
+
+    toy, metrics = run(tmp_path, Sharing(), precision=precision)
+    assert metrics["evaluation/half"] == (precision == "bf16")
+    with torch.no_grad():
+        error = (toy.module.eval()(toy.x) - toy.y).abs().mean()
+    assert metrics["evaluation/error"] == pytest.approx(
+        float(error), rel=1e-6 if precision == "fp32" else 0.05
+    )
+
+
+def test_what_is_written_on_acceptance_is_not_written_by_a_run_that_is_refused(tmp_path):
+    told = []
+    accepted = {"progress": False, "device": "cpu", "accepted": lambda: told.append(1)}
+    train(Toy(), config(), tmp_path, **accepted)
+    with pytest.raises(ValueError, match="seed 0 there, 1 here"):
+        train(Toy(), config(seed=1), tmp_path, **accepted)
+    assert told == [1]
 
 
 def test_what_an_objective_tells_becomes_rates(tmp_path):

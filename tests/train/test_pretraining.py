@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,26 @@ def test_fingerprints_tell_data_and_settings_apart(star_tokenizer, tokens):
     c = PretrainingObjective(network, tokens, tokens, MASKING, {"gaia_g": 2.0}).fingerprint
     assert len({a, b, c}) == 3
     assert a == PretrainingObjective(network, tokens, tokens, MASKING).fingerprint
+    network.set_dropout(0.1)
+    d = PretrainingObjective(network, tokens, tokens, MASKING).fingerprint
+    network.set_dropout(0.0)
+    network.mask_token.requires_grad_(False)
+    e = PretrainingObjective(network, tokens, tokens, MASKING).fingerprint
+    assert len({a, d, e}) == 3
+
+
+def test_a_run_that_is_refused_leaves_what_was_written(codecs, tmp_path):
+    path = RECIPES / "pretrain" / "nano-unlabelled.toml"
+    settings = ["data.sources.0.dataset=gaia-apogee-mini", f"codecs={codecs}", "preset=tiny",
+                "train.steps=2", "train.batch_size=8", "evaluation.objects=4"]  # fmt: skip
+    pretrain(path, settings, tmp_path)
+    written = (tmp_path / "recipe.json").read_text()
+    shutil.rmtree(tmp_path / "model")  # as if it had been stopped just before
+    with pytest.raises(ValueError, match=r"other settings of its recipe, as of .* dropout"):
+        pretrain(path, [*settings, "dropout=0.2"], tmp_path)
+    assert (tmp_path / "recipe.json").read_text() == written
+    pretrain(path, [*settings, "train.log_every=1"], tmp_path)
+    assert (tmp_path / "recipe.json").read_text() != written
 
 
 @pytest.mark.parametrize(

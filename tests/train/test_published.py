@@ -14,6 +14,10 @@ from omnisky.pretrained import DOMAINS
 from omnisky.surveys import modality
 from omnisky.train import TrainConfig, read_recipe
 from omnisky.train.codec import CodecRecipe
+from omnisky.train.codec.recipe import MockRecipe
+from omnisky.train.pretraining import PretrainingRecipe
+from omnisky.train.pretraining.recipe import EvaluationRecipe
+from omnisky.train.pretraining.sources import Drawn, InMemory
 from omnisky.train.recipe import read_section
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -54,13 +58,42 @@ def test_sources_are_single_surveys_and_pairs_but_for_one(name):
     assert train.steps > 1000
     assert masking.input_budget == 256
     given = {modality(name).survey for name in found["modalities"]}
-    stores = [source["store"] for source in found["data"]["sources"]]
+    stores = [source["store"] for source in found["data"]["sources"] if "store" in source]
     singles = [store for store in stores if isinstance(store, str)]
     pairs = {frozenset(store) for store in stores if not isinstance(store, str)}
     assert sorted(singles) == sorted(given) == ["desi", "gaia", "hsc", "legacysurvey", "sdss"]
     every = {frozenset((a, b)) for a in singles for b in singles if a < b}
     assert every - pairs == {frozenset(("desi", "hsc"))}
     assert all(source["weight"] > 0 for source in found["data"]["sources"])
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, "small"])
+def test_evaluation_is_short_and_shows_as_much_as_training(name):
+    found, _, masking = parts_of(name)
+    evaluation = read_section(found["evaluation"], EvaluationRecipe, "evaluation")
+    assert evaluation == EvaluationRecipe(objects=64, matrix_objects=256, visible=256)
+    assert evaluation.visible == masking.input_budget
+
+
+def possible(source):
+    """Return what a source can have; of stores, what tables of their surveys hold."""
+    if source.dataset:
+        assert source.dataset == "gaia-apogee"
+        return set(InMemory("gaia-apogee-mini").modalities)
+    drawn = Drawn(MockRecipe(objects=1, seed=0), ()).modalities
+    return {name for name in drawn if source.mock or modality(name).survey in source.stores}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda p: p.stem)
+def test_every_modality_has_a_source(path):
+    plan = read_recipe(path, PretrainingRecipe)
+    trained = set()
+    for source in plan.data.sources:
+        there = possible(source)
+        assert there >= {*source.modalities, *source.needs}
+        if source.weight:
+            trained |= there & set(source.modalities or there)
+    assert not set(plan.modalities) - trained
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

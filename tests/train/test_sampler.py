@@ -71,6 +71,19 @@ def test_sources_keep_their_shares_and_each_object_comes_once_a_pass(counts, bat
         first += count
 
 
+@pytest.mark.parametrize("weights", [[8.0, 4.0, 2.0, 1.0, 1.0], [0.3, 1.7, 0.9], [2.0]])
+def test_shares_of_sources_are_as_found_one_object_after_the_other(weights):
+    sampler = MixtureSampler([7] * len(weights), weights, 173, 0)
+    share, given = np.array(weights) / sum(weights), np.zeros(len(weights), dtype=int)
+    for _ in range(5):
+        due = np.zeros(len(given), dtype=int)
+        for number in range(given.sum() + 1, given.sum() + 174):
+            due[np.argmax(share * number - given - due)] += 1
+        assert sampler._due() == due.tolist()
+        sampler.next_batch()
+        given += due
+
+
 @given(counts=counts, share=st.integers(1, 9), before=st.integers(0, 9))
 def test_a_mixture_is_shared_by_ranks_and_goes_on_to_the_sample(counts, share, before):
     weights = [1.0] * len(counts)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from omnisky.codecs.loading import load_codec
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
 from omnisky.model.aion.domains import FIXED, SIZES, released_config
+from omnisky.model.config import ModelConfig
 from omnisky.model.positions import fixed_positions
 from omnisky.model.transformer import Selection, Transformer, layout_buffers
 from omnisky.pretrained import DOMAINS, NAMES, SEQUENCE, codec_folders, codec_modalities, is_own
@@ -33,6 +35,8 @@ __all__ = ["read_released", "released_context", "released_tokenizer", "write_rel
 
 # Places that the release keeps for a sequence; a catalogue of 20 objects fills 100.
 _PLACES = 512
+# Tensors named in a message.
+_SHOWN = 3
 # Default of the release's `encode`.
 _RELEASED_BUDGET = 256
 # Vectors with which the release's decoder would take drawn tokens of a catalogue.
@@ -122,8 +126,25 @@ def _ours(tensors: dict[str, Tensor], network: Transformer) -> dict:
         found[ours] = given[0].reshape(shape).float()
     strange = [name for name, tensor in left.items() if not _unused(name, tensor)]
     if strange:
-        raise CheckpointError(f"tensors that no AION-1 network has: {', '.join(strange)}")
+        _check_depth(strange, network.config)
+        more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
+        raise CheckpointError(
+            f"tensors that no AION-1 network has: {', '.join(strange[:_SHOWN])}{more}; is "
+            "model.safetensors of another network than config.json?"
+        )
     return found
+
+
+def _check_depth(names: Iterable[str], config: ModelConfig) -> None:
+    """Refuse tensors of blocks beyond the last."""
+    for room, depth in (("encoder", config.encoder_depth), ("decoder", config.decoder_depth)):
+        numbers = [int(n[1]) for n in (re.match(rf"{room}\.(\d+)\.", n) for n in names) if n]
+        if max(numbers, default=0) >= depth:
+            raise CheckpointError(
+                f"the checkpoint has {room} blocks up to number {max(numbers)}, but its "
+                f"config.json has {room}_depth {depth}, which ends at {depth - 1}; get both files "
+                "of one network"
+            )
 
 
 def _names(wanted: Mapping[str, Tensor]) -> Iterator[tuple[str, list[str]]]:

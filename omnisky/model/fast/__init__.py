@@ -1,7 +1,13 @@
 """What blocks compute, in the way that is fast on this device, or that keeps little in training."""
 
 from omnisky.model.fast.few import FewKernels, few_kernels
-from omnisky.model.fast.verbs import add_mlp, add_product, attend_densely, product
+from omnisky.model.fast.verbs import (
+    add_mlp,
+    add_product,
+    attend_densely,
+    product,
+    warn_if_imitated,
+)
 
 __all__ = [
     "FewKernels",
@@ -10,4 +16,5 @@ __all__ = [
     "attend_densely",
     "few_kernels",
     "product",
+    "warn_if_imitated",
 ]

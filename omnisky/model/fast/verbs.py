@@ -6,6 +6,7 @@ another device or shape, or under autocast, are simply called.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from omnisky.model.fast.few import FewKernels, few_kernels
 if TYPE_CHECKING:
     from omnisky.model.blocks import GatedMLP
 
-__all__ = ["add_mlp", "add_product", "attend_densely", "product"]
+__all__ = ["add_mlp", "add_product", "attend_densely", "product", "warn_if_imitated"]
 
 _ALL = slice(None)
 # Vectors that a product made for many of them is not faster for.
@@ -108,6 +109,39 @@ def attend_densely(
             scores = (q[b, h] @ k[b, h].T).mul_(scale)
             torch.mm(scores.softmax(-1), v[b, h], out=out[b, h])
     return out
+
+
+def warn_if_imitated(device: torch.device, dtype: torch.dtype, instead: str) -> None:
+    """Warn if a device has no arithmetic of a number format, here bfloat16.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where something is to be computed.
+    dtype : torch.dtype
+        In what.
+    instead : str
+        What the caller calls the format that is fast.
+
+    Warns
+    -----
+    UserWarning
+        If torch imitates it.
+    """
+    if dtype != torch.bfloat16:
+        return
+    imitated = device.type == "cpu" and _slow_in_bfloat16()
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            imitated = not torch.cuda.is_bf16_supported(including_emulation=False)
+    if imitated:
+        what = "processor" if device.type == "cpu" else "accelerator"
+        warnings.warn(
+            f"this {what} has no bfloat16 arithmetic, so it is imitated, several times slower; use "
+            f"{instead}, or a device that has it",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _used() -> bool:

@@ -191,8 +191,10 @@ class Reading:
             )
         if ordered := [name for name in names if len(ours[name].grid) == 1]:
             raise ValueError(
-                f"{', '.join(ordered)} of AION-1 cannot be generated: the order of its special "
-                "tokens was not published"
+                f"{', '.join(ordered)} in AION-1's layout cannot be generated: no token of it says "
+                "how many sources there are, and the order in which the released weights draw and "
+                "end it was not published. Train a model in the layout 'own', whose catalogues "
+                "count their sources"
             )
         chosen = [ours[name].name for name in names]
         if {ours[name].name for name in self.given} & set(chosen) or len(set(chosen)) < len(chosen):

@@ -106,10 +106,8 @@ def _train_learned(
     run = final.with_name(f"{final.name}-run")
     parts = open_parts(plan.sources, codec.trained_modalities, run, learned.held_out)
     codec.fit(_samples(parts, learned.samples))
-    if in_main_process():
-        write_json(plan, run / "recipe.json")
     objective = CodecObjective(codec, parts)
-    train(objective, plan.train, run)
+    train(objective, plan.train, run, accepted=partial(write_json, plan, run / "recipe.json"))
     if not in_main_process():
         return {}
     report = _report(objective, plan)

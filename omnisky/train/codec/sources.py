@@ -20,7 +20,7 @@ from omnisky.data import datasets
 from omnisky.data.split import split_by_id
 from omnisky.modalities import Measurement, SkyObjects, UnknownModalityError
 from omnisky.surveys import modality as declaration
-from omnisky.train.codec.arms import kept_as, part_of, with_arms
+from omnisky.surveys.gaia import kept_as, part_of, with_arms
 from omnisky.train.codec.recipe import DataRecipe, MockRecipe
 from omnisky.train.parallel import in_main_process
 

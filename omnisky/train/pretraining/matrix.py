@@ -219,9 +219,7 @@ def _measured(
 ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     """Yield (given, target) and, for each object that has both, sums as `_statistics` has them."""
     objects, visible = most
-    chosen = np.arange(len(source))
-    if len(chosen) > objects:
-        chosen = np.linspace(0, len(chosen) - 1, objects).astype(np.int64)
+    chosen = source.spread(objects)
     step = max(1, _TOKENS_AT_ONCE // len(source.slots))
     spaced = _spaced(source)
     numbers = source.numbers.tolist()

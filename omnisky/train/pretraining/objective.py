@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from omnisky.codecs.tokens import Tokens
 from omnisky.model.masking import MaskingConfig, sample_masks
 from omnisky.model.transformer import Selection, Transformer
+from omnisky.train.log import Averages
 from omnisky.train.pretraining.recipe import EvaluationRecipe
 from omnisky.train.pretraining.tokentable import TokenTable
 from omnisky.train.speed import work_of
@@ -100,6 +102,16 @@ class Laid:
         """Return ids and mask of some objects, a column for each of `slots`."""
         ids, mask = self.table.take(rows)
         return ids[:, self._order], mask[:, self._order]
+
+    def spread(self, most: int) -> np.ndarray:
+        """Return rows of at most so many objects, evenly through the source.
+
+        Stores are sorted along the sky: the first objects of one are one corner of it.
+        """
+        count = len(self)
+        if count <= most:
+            return np.arange(count)
+        return np.linspace(0, count - 1, most).astype(np.int64)
 
     def local(self, numbers: Sequence[int]) -> tuple[int, ...]:
         """Return the source's numbers of modalities that have a number in the network."""
@@ -210,9 +222,11 @@ class PretrainingObjective:
         masked = asdict(masking)
         if not masking.fill:
             del masked["fill"]  # runs of before it could be told go on
-        about = [module.config.to_dict(), masked, self.weights, self.mixture]
-        prints = [source.table.fingerprint for source in self.sources]
-        self.fingerprint = hashlib.sha256(json.dumps([*about, prints]).encode()).hexdigest()
+        about: list = [module.config.to_dict(), masked, self.weights, self.mixture]
+        about.append([source.table.fingerprint for source in self.sources])
+        if held := _held_back(module):
+            about.append(held)
+        self.fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def loss(
         self, module: nn.Module, indices: Tensor, generator: torch.Generator
@@ -260,42 +274,71 @@ class PretrainingObjective:
         return _moved(batch, self.transformer.slot_modality.device)
 
     def evaluate(self) -> dict[str, float]:
-        """Return the cross-entropy of each modality given all others that may be visible."""
-        return {
-            f"entropy/{name}": self._entropy_given_others(i)
-            for i, name in enumerate(self.transformer.names)
-            if any(i in source.numbers.tolist() for source in self.held_out)
-        }
+        """Return the cross-entropy of each modality given all others that may be visible.
+
+        A modality that no object has beside another one is left out: nothing is known of it.
+        """
+        return Averages.merge([self.evaluate_share(0, 1)])
 
     @torch.no_grad()
-    def _entropy_given_others(self, number: int) -> float:
-        total, count = 0.0, 0
-        for source in self.held_out:
-            step = max(1, _TOKENS_AT_ONCE // len(source.slots))
-            end = min(self.evaluation.objects, len(source))
-            for start in range(0, end, step):
-                batch = self._given_others(source, np.arange(start, min(start + step, end)), number)
-                targets = batch.targets
-                for _, rows, logits in self.transformer(batch.ids, batch.visible, batch.asked):
-                    total += float(F.cross_entropy(logits, targets[rows], reduction="sum"))
-                    count += len(rows)
-        return total / max(count, 1)
+    def evaluate_share(self, rank: int, world_size: int) -> dict[str, tuple[float, int]]:
+        """Return sums and numbers of cross-entropies, of one process's share of the objects."""
+        totals = dict.fromkeys(self.transformer.names, 0.0)
+        counts = dict.fromkeys(self.transformer.names, 0)
+        for batch in self._held_out_batches(rank, world_size):
+            targets = batch.targets
+            for name, rows, logits in self.transformer(batch.ids, batch.visible, batch.asked):
+                entropy = F.cross_entropy(logits.float(), targets[rows], reduction="sum")
+                totals[name] += float(entropy)
+                counts[name] += len(rows)
+        return {f"entropy/{n}": (totals[n], counts[n]) for n in totals if counts[n]}
 
-    def _given_others(self, source: Laid, rows: np.ndarray, number: int) -> _Batch:
-        """Ask objects for one modality, given all others."""
-        ids, present = source.take(rows)
+    def _held_out_batches(self, rank: int, world_size: int) -> Iterator[_Batch]:
+        """Yield a process's held-out objects, asked for one modality after the other."""
+        for source in self.held_out:
+            rows = source.spread(self.evaluation.objects)
+            step = world_size * max(1, _TOKENS_AT_ONCE // len(source.slots))
+            for start in range(0, len(rows), step):
+                objects = source.take(rows[start : start + step])
+                for number in source.numbers.tolist():
+                    batch = self._given_others(source, objects, number, (rank, world_size))
+                    if batch is not None:
+                        yield batch
+
+    def _given_others(
+        self, source: Laid, objects: tuple[Tensor, Tensor], number: int, share: tuple[int, int]
+    ) -> _Batch | None:
+        """Ask a process's share of objects for one modality, given all others, if some can tell."""
+        (ids, present), (rank, world_size) = objects, share
         mine = source.numbers[source.modality] == number
         others = ~mine & ~torch.isin(
             source.modality, torch.tensor(source.local(self.hidden), dtype=torch.long)
         )
         others = source.thinned(others, self.evaluation.visible)
-        keep = present[:, mine].any(1) & present[:, others].any(1)
-        ids, present = ids[keep], present[keep]
+        having = (present[:, mine].any(1) & present[:, others].any(1)).nonzero()[:, 0]
+        if not len(having):
+            return None
+        own = having[rank::world_size]
+        # A process with one object less than others computes another's too, asked for nothing.
+        rows = torch.cat([own, having[: -(-len(having) // world_size) - len(own)]])
+        ids, present = ids[rows], present[rows]
+        wanted = present[:, mine]
+        wanted[len(own) :] = False
         visible = Selection(source.slots[others].expand(len(ids), -1), present[:, others])
-        asked = Selection(source.slots[mine].expand(len(ids), -1), present[:, mine])
+        asked = Selection(source.slots[mine].expand(len(ids), -1), wanted)
         device = self.transformer.slot_modality.device
         wide = source.widened(ids, len(self.transformer.slot_modality))
         return _moved(_Batch(wide, visible, asked), device)
+
+
+def _held_back(network: Transformer) -> dict[str, Any]:
+    """Return what keeps weights from being trained freely, where anything does.
+
+    Nothing is said where nothing does, so that runs of before it was told go on.
+    """
+    frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+    told = {"dropout": max(block.dropout for block in network.blocks()), "frozen": frozen}
+    return {key: value for key, value in told.items() if value}
 
 
 def _tables(given: Tokens | Sequence[TokenTable]) -> Sequence[TokenTable]:

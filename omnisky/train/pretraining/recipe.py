@@ -127,7 +127,7 @@ class EvaluationRecipe:
     Parameters
     ----------
     objects : int
-        Most held-out objects of a source at every checkpoint.
+        Most held-out objects of a source at every checkpoint, taken evenly through it.
     matrix_objects : int
         Most held-out objects of a source for the any-to-any matrix at the end; 0 for no matrix.
     visible : int

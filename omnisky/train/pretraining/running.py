@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,9 +67,7 @@ def pretrain(
     parts = tokenise_sources(plan.data, tokenizer, folder)
     model.network.set_dropout(plan.dropout)
     objective = _objective(model, plan, parts)
-    if in_main_process():
-        write_json(plan, folder / "recipe.json")
-    train(objective, plan.train, folder)
+    train(objective, plan.train, folder, accepted=partial(write_json, plan, folder / "recipe.json"))
     model.network.eval().requires_grad_(True)
     model.network.set_dropout(0.0)
     if in_main_process():

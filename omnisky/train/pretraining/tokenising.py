@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ __all__ = ["Part", "tokenise_sources"]
 
 _SPLITS = {"train": "training", "calibration": "held_out"}
 _TELL_EVERY_SECONDS = 30.0
+# So long a process waits for others before it says so.
+_PATIENT_SECONDS = 60.0
 # Arrays of a chunk.
 _HELD = ("ids", "mask", "objects", "outside")
 
@@ -228,10 +231,9 @@ class _Tokenising:
                     highlight=False,
                 )
         if not in_main_process():
-            _wait(folder)
+            _wait([folder])
             return
-        for path in paths:
-            _wait(path)
+        _wait(paths)
         self._warn_outside(paths)
         about = {
             "source": str(self.source),
@@ -328,7 +330,19 @@ def _env(name: str, default: int) -> int:
     return int(os.environ.get(name, default))
 
 
-def _wait(path: Path) -> None:
-    """Return when another process has made a file or folder."""
-    while not path.exists():
-        time.sleep(0.2)
+def _wait(paths: Iterable[Path]) -> None:
+    """Return when other processes have made files or folders; one a machine says if it is long."""
+    # Once: others may be slow, and what they make tells no progress here.
+    until = time.monotonic() + _PATIENT_SECONDS if _env("LOCAL_RANK", 0) == 0 else math.inf
+    for path in paths:
+        while not path.exists():
+            if time.monotonic() > until:
+                until = math.inf
+                Console(stderr=True).print(
+                    f"process {_env('RANK', 0)} waits for {path}, which another process makes. If "
+                    "the others are done, they do not see this folder: stop all, and give all "
+                    "machines one --out that they share",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+            time.sleep(0.2)

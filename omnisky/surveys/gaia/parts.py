@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from omnisky.modalities import Coefficients, Measurement
-from omnisky.surveys.gaia import arms
+from omnisky.surveys.gaia.coefficients import arms
 
 __all__ = ["kept_as", "part_of", "with_arms"]
 
