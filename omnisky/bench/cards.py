@@ -7,6 +7,8 @@ import json
 import os
 import platform
 import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +21,8 @@ __all__ = ["Cell", "environment", "find_card", "read_cards", "write_card"]
 
 SCHEMA = 1
 DEDICATED, DROPPED = "dedicated", "dropped"
+# What the cards of one row of the table have in common; they differ in their seeds.
+ROW = ("method", "inputs", "input_policy", "n_labels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +110,10 @@ def read_cards(folder: Path, task: Task) -> list[dict[str, Any]]:
     FileNotFoundError
         If there is none.
     ValueError
-        If a file is not JSON, naming it.
+        If a file is not JSON, naming it; if seeds of one cell have other settings, another revision
+        of the method or other weights, naming the files of each kind.
     """
-    cards = []
+    cards: dict[Path, dict[str, Any]] = {}
     for path in sorted(Path(folder).rglob("*.json")):
         try:
             card = json.loads(path.read_text(encoding="utf-8"))
@@ -120,13 +125,44 @@ def read_cards(folder: Path, task: Task) -> list[dict[str, Any]]:
         if isinstance(card, dict) and (
             tuple(card.get(k) for k in ("schema", "task", "task_version")) == mine
         ):
-            cards.append(card)
+            cards[path] = card
     if not cards:
         raise FileNotFoundError(
             f"no result cards of {task.key} below {folder}; make some with "
             "python -m omnisky.bench.run"
         )
-    return cards
+    _refuse_mixed(cards)
+    return list(cards.values())
+
+
+def _refuse_mixed(cards: Mapping[Path, dict[str, Any]]) -> None:
+    """Refuse cells whose seeds were not made by one and the same method: they have no median."""
+    cells: dict[tuple, dict[tuple, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path, card in cards.items():
+        made_by = tuple(card.get(name) for name in ("config_sha256", "weights_sha256"))
+        cells[tuple(card[name] for name in ROW)][made_by].append(path)
+    for row, kinds in cells.items():
+        if len(kinds) > 1:
+            told = _differences([cards[paths[0]] for paths in kinds.values()])
+            listed = [
+                f"{what or 'otherwise the same'} ({', '.join(path.name for path in paths)})"
+                for what, paths in zip(told, kinds.values(), strict=True)
+            ]
+            raise ValueError(
+                f"the cards of {', '.join(map(str, row))} labels were not made alike, and have no "
+                f"common median: {'; '.join(listed)}. Delete those of one kind, and run "
+                "python -m omnisky.bench.run for what is missing then"
+            )
+
+
+def _differences(cards: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what of configuration and weights is not the same on all cards, a text for each."""
+    of_each = [
+        {**card.get("config", {}), "weights": str(card.get("weights_sha256"))[:8]} for card in cards
+    ]
+    names = list(dict.fromkeys(name for one in of_each for name in one))
+    differ = [name for name in names if len({one.get(name) for one in of_each}) > 1]
+    return [", ".join(f"{name} {one.get(name)}" for name in differ) for one in of_each]
 
 
 def environment() -> dict[str, Any]:

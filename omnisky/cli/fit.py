@@ -59,7 +59,7 @@ def fit(
     Parameters
     ----------
     table : str
-        Table file or data set.
+        Table file (of measurements, or of tokens that the model made) or data set.
     targets : str
         What to learn, separated by commas: columns of the table, or modalities. Unknown values are
         masked or NaN.
@@ -88,12 +88,12 @@ def fit(
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another --out or add --overwrite")
     check_replaceable(out, overwrite)
-    source = Input.read(table, reading, names_in(inputs))
+    source = Input.read(table, reading, names_in(inputs), base=base)
     names = names_in(targets) or []
     y, known, columns = _labels(source, names, task)
-    _refuse_targets_as_inputs(names, source)
     base = pinned(base)  # predict loads the same commit
     observations = readable(source.observations, base, asked=inputs is not None)
+    _refuse_targets_as_inputs(names, list(observations), source)
     x, rows = drop_empty(observations[known])
     y = y[known][rows]
     part = np.full(len(known), "train") if source.dataset is None else source.dataset.split
@@ -139,15 +139,26 @@ def describe_targets(columns: list[Column]) -> Callable[[Path], object]:
     return lambda folder: (folder / _TARGETS).write_text(text, encoding="utf-8")
 
 
-def _refuse_targets_as_inputs(names: list[str], source: Input) -> None:
+def _refuse_targets_as_inputs(targets: list[str], inputs: list[str], source: Input) -> None:
+    """Refuse to learn what is given: the same modality, or the same column of the table."""
+    from omnisky.data.usertable import target_column
     from omnisky.surveys import modalities
 
-    known = modalities()
-    both = [n for n in source.observations if n in names or known[n].column in names]
-    if both:
+    known, asked = modalities(), {target.lower() for target in targets}
+    if both := [n for n in inputs if not asked.isdisjoint({n.lower(), known[n].column.lower()})]:
         raise ValueError(
             f"{', '.join(both)} cannot be both input and target; name the --inputs without it"
         )
+    for target in targets if source.table is not None else ():
+        column = target_column(source.table, target)
+        # Errors and the like that the user named are read with their modality.
+        ends = ("", "_error", "_wavelength")
+        readers = [n for n in inputs if column in [source.columns.get(n + end) for end in ends]]
+        if readers:
+            raise ValueError(
+                f"target {target!r} is column {column!r}, which is also read as the input "
+                f"{readers[0]}; name the --inputs without {readers[0]}, or another --targets"
+            )
 
 
 def predict(
@@ -170,7 +181,7 @@ def predict(
     Parameters
     ----------
     table : str
-        Table file or data set.
+        Table file (of measurements, or of tokens that the model made) or data set.
     model : Path
         Folder that ``omnisky fit`` wrote.
     out : Path
@@ -187,10 +198,10 @@ def predict(
     check_output(out, overwrite)
     if not model.is_dir():
         raise FileNotFoundError(f"no model {model}; expected the folder that omnisky fit wrote")
-    source = Input.read(table, reading)
     from omnisky.adapt import FineTunedModel
 
     fitted = FineTunedModel.load(model, base=base)
+    source = Input.read(table, reading, base=fitted.base_.source if fitted.base_ else None)
     classes = fitted.task == "classification"
     if classes and coverage is not None:
         raise ValueError(

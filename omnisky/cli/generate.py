@@ -27,6 +27,8 @@ from omnisky.cli.tables import (
 from omnisky.pretrained import pinned
 
 if TYPE_CHECKING:
+    from astropy.table import Table
+
     from omnisky.modalities import Observations
     from omnisky.model import Model
 
@@ -41,6 +43,7 @@ _COLUMNS = {
     "_median": "Median of samples: ",
     "_low": "5 % quantile of samples: ",
     "_high": "95 % quantile of samples: ",
+    "_draws": "Each sample: ",
 }
 # Objects sampled between two movements of the bar.
 _SOME = 64
@@ -96,6 +99,7 @@ def generate(
     samples: _AtLeastTwo = 64,
     seed: int = 0,
     calibrate_on: str | None = None,
+    draws: bool = False,
     base: str = "nano",
     drawing: Drawing = _DRAW,
     reading: Reading = _READ,
@@ -128,6 +132,9 @@ def generate(
         by those that have all it has, shown without the rest. Take objects that the model was not
         trained on, such as gaia-apogee:calibration, and prefer the median to the mean, which tails
         pull at. --column holds for both tables; one of a target is looked for here alone.
+    draws : bool
+        Write the samples themselves, too, as a vector ``<target>_draws`` (of a spectrum, one vector
+        of pixels a sample); sample 5 of one target belongs to sample 5 of the next. Not in CSV.
     base : str
         Pretrained model: a name, a folder, or a hub id as organisation/name@revision.
     drawing : Drawing
@@ -137,13 +144,11 @@ def generate(
     overwrite : bool
         Replace an existing file.
     """
-    from omnisky.data.usertable import describe_column
     from omnisky.model import Model
-    from omnisky.surveys import modality
 
     check_output(out, overwrite)
     how = {**drawing.options(), "n_samples": samples}
-    targets = _targets(target, out, numbers_alone=calibrate_on is not None)
+    targets = _targets(target, out, numbers_alone=calibrate_on is not None, draws=draws)
     mine = reading
     if calibrate_on is not None:
         mine = without_targets(reading, targets, is_table=Path(table).is_file())
@@ -163,17 +168,28 @@ def generate(
         others = read_known(calibrate_on, reading, known, targets)
     draw = partial(_drawn, Model.from_pretrained(base), targets, {**how, "seed": seed})
     mend = None if others is None else Recalibration.learn(others, targets, draw).mend
-    parts = [_summary(drawn, targets, some, mend) for some, drawn in draw(known)]
-    result = result_table(source)
-    for name, suffix in parts[0]:
-        values = np.concatenate([part[name, suffix] for part in parts])
-        column = describe_column(masked_rows(values, rows), modality(name))
-        column.description = f"{_COLUMNS[suffix]}{column.description}"
-        result[f"{name}{suffix}"] = column
-    save(result, out, overwrite)
+    parts = []
+    for some, drawn in draw(known):
+        found = {name: _mended(drawn[name], name, some, mend) for name in targets}
+        parts.append(_columns(found, draws=draws))
+    save(_with_columns(result_table(source), parts, rows), out, overwrite)
+    if mend is None:
+        _tell_uncalibrated(targets)
 
 
-def _targets(target: str, out: Path, *, numbers_alone: bool) -> list[str]:
+def _tell_uncalibrated(targets: list[str]) -> None:
+    """Say of labels that nobody checked how often their intervals hold the truth."""
+    from omnisky.surveys import modality
+
+    labels = [name for name in targets if modality(name).role == "label"]
+    if labels := [name for name in labels if modality(name).kind == "scalar"]:
+        print(
+            f"The intervals of {', '.join(labels)} are the model's own, not calibrated, and may be "
+            "too narrow. --calibrate-on, given objects whose values are known, mends them"
+        )
+
+
+def _targets(target: str, out: Path, *, numbers_alone: bool, draws: bool) -> list[str]:
     """Return the modalities to sample, which a table of this kind can hold."""
     from omnisky.surveys import modality
 
@@ -188,6 +204,13 @@ def _targets(target: str, out: Path, *, numbers_alone: bool) -> list[str]:
         raise ValueError(
             f"--calibrate-on is for numbers; {', '.join(vectors)} is none. Generate it by itself"
         )
+    # VOTables swap the axes of columns that have two.
+    if draws and vectors and out.suffix.lower() in (".vot", ".xml"):
+        raise ValueError(
+            f"--out {out}: VOTable cannot hold the draws of {', '.join(vectors)}; use .parquet or "
+            ".fits"
+        )
+    vectors = [f"{name}_draws" for name in targets] if draws else vectors
     if vectors and out.suffix.lower() == ".csv":
         raise ValueError(
             f"--out {out}: CSV cannot hold {', '.join(vectors)}; use .parquet or .fits"
@@ -220,20 +243,38 @@ def _strength(text: str) -> float | dict[str, float]:
         ) from None
 
 
-def _summary(
-    generation: Any, targets: list[str], some: slice, mend: Callable[..., Any] | None
-) -> dict[tuple[str, str], np.ndarray]:
+def _mended(sampled: Any, name: str, some: slice, mend: Callable[..., Any] | None) -> Any:
+    return sampled if mend is None else mend(name, sampled, some)
+
+
+def _columns(found: dict[str, Any], *, draws: bool) -> dict[tuple[str, str], np.ndarray]:
     """Return the columns of some objects, by target and suffix."""
-    found = {}
-    for name in targets:
-        sampled = generation[name]
-        if mend is not None:
-            sampled = mend(name, sampled, some)
-        found[name, ""] = sampled.mean
+    columns = {}
+    for name, sampled in found.items():
+        columns[name, ""] = sampled.mean
         if np.ndim(sampled.mean) == 2:  # a spectrum
-            found[name, "_std"] = sampled.samples.std(axis=0)
+            columns[name, "_std"] = sampled.samples.std(axis=0)
         else:
-            found[name, "_std"] = sampled.std
+            columns[name, "_std"] = sampled.std
             quantiles = sampled.quantile(list(_QUANTILES.values()))
-            found |= {(name, suffix): q for suffix, q in zip(_QUANTILES, quantiles, strict=True)}
-    return found
+            columns |= {(name, suffix): q for suffix, q in zip(_QUANTILES, quantiles, strict=True)}
+        if draws:
+            columns[name, "_draws"] = np.swapaxes(sampled.samples, 0, 1)
+    return columns
+
+
+def _with_columns(
+    result: Table, parts: list[dict[tuple[str, str], np.ndarray]], rows: np.ndarray
+) -> Table:
+    """Add what was found of some objects after the other to a table of all objects."""
+    from omnisky.data.usertable import describe_column
+    from omnisky.surveys import modality
+
+    for name, suffix in parts[0]:
+        values = np.concatenate([part[name, suffix] for part in parts])
+        # Draws are by far the most numbers, and no better than what a bin or a pixel stands for.
+        dtype = np.float32 if suffix == "_draws" else np.float64
+        column = describe_column(masked_rows(values, rows, dtype), modality(name))
+        column.description = f"{_COLUMNS[suffix]}{column.description}"
+        result[f"{name}{suffix}"] = column
+    return result

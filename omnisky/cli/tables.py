@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,23 +77,34 @@ class Input:
         Name of the identifier column.
     object_id : array, shape (object,)
         Identifiers.
-    observations : Observations
-        What was measured.
+    observations : Observations or Tokens
+        What was measured, or the tokens of it.
     table : astropy.table.Table or None
         The user's table.
     dataset : Dataset or None
         The named data set.
+    columns : mapping of str to str
+        Column of the table that was read for each modality, and for ``<modality>_error`` and the
+        like where the user named it; empty for a data set.
     """
 
     name: str
     id_name: str
     object_id: np.ndarray
-    observations: Observations
+    observations: Any
     table: Any = None
     dataset: Any = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, name: str, reading: Reading, inputs: Sequence[str] | None = None) -> Input:
+    def read(
+        cls,
+        name: str,
+        reading: Reading,
+        inputs: Sequence[str] | None = None,
+        *,
+        base: str | None = None,
+    ) -> Input:
         """Read a data set, a part of one, or a table file.
 
         Parameters
@@ -105,6 +116,8 @@ class Input:
         inputs : sequence of str, optional
             Modalities to read, or families of them: photometry (all magnitudes that are there), xp.
             All but labels by default.
+        base : str, optional
+            Model whose tokens are read, too, if a table holds tokens and no measurements.
         """
         dataset = _dataset(name)
         if dataset is not None:
@@ -122,14 +135,18 @@ class Input:
                 dataset=dataset,
             )
         from omnisky.data.tables import read_table
-        from omnisky.data.usertable import observations_from_table, recognise
 
         table = read_table(name)
         id_name, object_id = _identifiers(table, reading.id)
-        columns = reading.mapping()
-        names = None if inputs is None else expand(inputs, list(recognise(table, columns)))
-        known = observations_from_table(table, columns, names=names, resample=reading.resample)
-        return cls(name=name, id_name=id_name, object_id=object_id, observations=known, table=table)
+        known, columns = _measured(table, reading, inputs, base)
+        return cls(
+            name=name,
+            id_name=id_name,
+            object_id=object_id,
+            observations=known,
+            table=table,
+            columns=columns,
+        )
 
     def targets(self, names: list[str]) -> tuple[np.ndarray, list[Column]]:
         """Return values, shape (object, target), NaN where unknown, and a column template each."""
@@ -157,6 +174,31 @@ def _dataset(name: str):
         f"no file {name}, and no data set of this name; data sets are "
         f"{', '.join(datasets.available())}"
     )
+
+
+def _measured(
+    table: Table, reading: Reading, inputs: Sequence[str] | None, base: str | None
+) -> tuple[Any, dict[str, str]]:
+    """Return what was measured, or its tokens, and the columns that hold it."""
+    from omnisky.cli.models import token_columns, tokens_from_table
+    from omnisky.data.usertable import observations_from_table, recognise
+
+    columns = reading.mapping()
+    there, coded = recognise(table, columns), token_columns(table)
+    if coded and not there and base is not None:
+        wanted = list(coded) if inputs is None else expand(inputs, list(coded))
+        if absent := [name for name in wanted if name not in coded]:
+            raise ValueError(
+                f"the table has no tokens of {', '.join(absent)}, only of {', '.join(coded)}"
+            )
+        coded = {name: coded[name] for name in wanted}
+        return tokens_from_table(table, coded, base), coded
+    if coded:
+        why = "beside measurements" if there else "by this command"
+        warnings.warn(f"the tokens of {', '.join(coded)} are not read {why}", stacklevel=3)
+    names = None if inputs is None else expand(inputs, list(there))
+    known = observations_from_table(table, columns, names=names, resample=reading.resample)
+    return known, {**columns, **recognise(table, columns, names)}
 
 
 def _identifiers(table: Table, asked: str | None) -> tuple[str, np.ndarray]:
@@ -209,8 +251,10 @@ def slices(n_objects: int, doing: str, size: int = _CHUNK) -> Iterator[slice]:
         yield slice(start, min(start + size, n_objects))
 
 
-def drop_empty(observations: Observations) -> tuple[Observations, np.ndarray]:
+def drop_empty(observations: Any) -> tuple[Any, np.ndarray]:
     """Return the objects that have a measurement, and which these are, shape (object,).
+
+    Of Observations and of Tokens.
 
     Warns with a `UserWarning` that says how many have none.
 
@@ -219,7 +263,11 @@ def drop_empty(observations: Observations) -> tuple[Observations, np.ndarray]:
     ValueError
         If no object has any.
     """
-    rows = np.any([m.present for m in observations.values()], axis=0)
+    if isinstance(observations, Observations):
+        present = [m.present for m in observations.values()]
+    else:
+        present = [mask.any(1).numpy() for mask in observations.mask.values()]
+    rows = np.any(present, axis=0)
     if not rows.any():
         raise ValueError(f"no object has a good value in any of {', '.join(observations)}")
     if not rows.all():
@@ -231,11 +279,13 @@ def drop_empty(observations: Observations) -> tuple[Observations, np.ndarray]:
     return observations[rows], rows
 
 
-def masked_rows(values: np.ndarray, rows: np.ndarray) -> MaskedColumn:
+def masked_rows(
+    values: np.ndarray, rows: np.ndarray, dtype: type[np.floating] = np.float64
+) -> MaskedColumn:
     """Return a column of all objects from values of some; NaN and masked for the others."""
     from astropy.table import MaskedColumn
 
-    column = np.full((len(rows), *values.shape[1:]), np.nan, dtype=np.float64)
+    column = np.full((len(rows), *values.shape[1:]), np.nan, dtype=dtype)
     column[rows] = values
     # Formats lose the mask of single elements of a vector, but keep NaN.
     mask = ~np.isfinite(column) if column.ndim == 1 else None

@@ -94,7 +94,8 @@ def write_table(table: Table, path: str | os.PathLike, *, overwrite: bool = Fals
     table : astropy.table.Table
         What to write, at least one row.
     path : path
-        Where to; ends in one of `FORMATS`. CSV keeps no units and no vector columns.
+        Where to; ends in one of `FORMATS`. CSV keeps no units and no vector columns, and
+        VOTable none of several axes.
     overwrite : bool
         Replace an existing file.
 
@@ -149,6 +150,12 @@ def _refuse(table: Table, path: Path, name: str) -> None:
         raise ValueError(
             f"CSV cannot hold the vector columns {', '.join(vectors)}; write {path.stem}.parquet, "
             ".fits, .vot or .ecsv instead"
+        )
+    deep = [c for c in vectors if table[c].ndim > 2]
+    if name == "votable" and deep:
+        raise ValueError(
+            f"VOTables swap the axes of columns with several; found {', '.join(deep)}. Write "
+            f"{path.stem}.parquet, .fits or .ecsv instead"
         )
     if name == "fits":
         foreign = [c for c in table.colnames if not _is_ascii(table[c])]

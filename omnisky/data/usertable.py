@@ -28,6 +28,7 @@ __all__ = [
     "observations_from_table",
     "recognise",
     "table_from_observations",
+    "target_column",
     "targets_from_table",
 ]
 
@@ -225,12 +226,26 @@ def targets_from_table(table: Table, names: Sequence[str]) -> tuple[np.ndarray, 
     return np.stack([values for values, _ in read], axis=1), [template for _, template in read]
 
 
-def _target(source: UserColumns, name: str) -> tuple[np.ndarray, Column]:
+def target_column(table: Table, name: str) -> str | None:
+    """Return the column that `targets_from_table` reads a target from; None if there is none."""
+    return _target_column(UserColumns(table, {}), name, _declared(name))
+
+
+def _declared(name: str) -> Modality | None:
+    """Return the scalar modality that has this name, or whose column at its survey has."""
     scalars = [d for d in modalities().values() if d.kind == "scalar"]
-    declared = next((d for d in scalars if name in (d.name, d.column)), None)
+    return next((d for d in scalars if name in (d.name, d.column)), None)
+
+
+def _target_column(source: UserColumns, name: str, declared: Modality | None) -> str | None:
     # The column may be named by the modality when the survey's name is asked for, and vice versa.
     other = () if declared is None else (declared.name, declared.column)
-    column = name if name in source.table.colnames else source.find(name, name, *other)
+    return name if name in source.table.colnames else source.find(name, name, *other)
+
+
+def _target(source: UserColumns, name: str) -> tuple[np.ndarray, Column]:
+    declared = _declared(name)
+    column = _target_column(source, name, declared)
     if column is None:
         raise ValueError(source.missing(name, f"target {name!r}"))
     if declared is None:

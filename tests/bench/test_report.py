@@ -75,7 +75,19 @@ def test_claims_are_computed_against_the_best_baseline_of_each_target(cards):
     gain = next(c for c in said if c["kind"] == "baseline" and c["n_labels"] == 300)
     assert gain["best_baselines"] == ["mlp", "mlp", "convnet"]
     np.testing.assert_allclose(gain["percent_below"], [20, 25, 100 * (1 - 0.10 / 0.12)])
-    assert "teff 20 % below mlp" in gain["text"]
+    assert "teff 20 % below mlp, logg" in gain["text"]
+    assert gain["within_intervals"] == [False] * 3
+
+
+def test_what_lies_within_the_intervals_is_said(cards):
+    close = [
+        invented_card("attentive@nano", 300, seed, (97, 0.19, 0.11)) for seed in STARS.seeds
+    ] + [c for c in cards if c["method"] == "mlp" or c["method"] == "convnet"]
+    gain = next(c for c in claims(summarise(close, STARS), STARS) if c["n_labels"] == 300)
+    # Intervals of the cards are 3 % to both sides.
+    assert gain["within_intervals"] == [True, True, False]
+    assert "teff 3 % below mlp (within the intervals), logg 5 % below mlp (within" in gain["text"]
+    assert "fe_h 8 % below convnet." in gain["text"]
 
 
 def test_a_missed_goal_and_a_better_baseline_are_said(cards):
@@ -116,6 +128,30 @@ def test_report_of_a_part_of_the_cells(cards, tmp_path):
     for i, card in enumerate(some):
         (tmp_path / f"{i}.json").write_text(json.dumps(card))
     assert "ridge" in report(STARS, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"config": {"revision": "4"}, "config_sha256": "b"}, ["revision 3 (0", "revision 4 (1"]),
+        ({"weights_sha256": "b" * 64}, ["weights aaaaaaaa (0", f"weights {'b' * 8} (1"]),
+    ],
+)
+def test_seeds_of_other_revisions_or_weights_are_refused(tmp_path, change, told):
+    made_by = {"config": {"revision": "3"}, "config_sha256": "a", "weights_sha256": "a" * 64}
+    for seed in STARS.seeds:
+        card = invented_card("full@nano", 300, seed, SIGMA["mlp"])
+        made = {**made_by, **change} if seed == 1 else made_by
+        (tmp_path / f"{seed}.json").write_text(json.dumps({**card, **made}))
+    with pytest.raises(ValueError, match=r"full@nano, xp.photometry, dedicated, 300 lab") as info:
+        report(STARS, tmp_path, tmp_path / "out")
+    assert all(text in str(info.value) for text in told)
+    assert "(0.json, 2.json)" in str(info.value)
+    # Another label count may be of another revision.
+    (tmp_path / "1.json").unlink()
+    card = invented_card("full@nano", 1000, 1, SIGMA["mlp"])
+    (tmp_path / "1.json").write_text(json.dumps({**card, **made_by, **change}))
+    assert "full@nano" in report(STARS, tmp_path, tmp_path / "out")
 
 
 def test_no_cards_or_broken_card_say_what_to_do(tmp_path):

@@ -40,10 +40,11 @@ def command(run, tiny_model, tmp_path):
     def generate(new, *options, targets=TARGETS):
         out = tmp_path / "out.fits"
         common = ["generate", new, "--base", tiny_model, "--samples", 9, "--out", out]
-        code, _, error = run(
+        code, printed, error = run(
             *common, "--overwrite", "--given", ",".join(GIVEN),
             *("--target", ",".join(targets)), *options
         )  # fmt: skip
+        assert ("not calibrated" in printed) == (code == 0 and "--calibrate-on" not in options)
         return code, error, read_table(out) if code == 0 else None
 
     return generate

@@ -6,6 +6,7 @@ from astropy.table import Table
 
 import omnisky
 from omnisky.data.tables import read_table, write_table
+from omnisky.data.usertable import observations_from_table
 
 
 @pytest.mark.parametrize("ending", ["parquet", "fits", "vot", "ecsv"])
@@ -173,11 +174,13 @@ def test_fit_on_a_data_set_leaves_the_test_part_alone(run, tiny_model, tmp_path)
 def test_generate(run, tiny_model, stars_file, tmp_path):
     pytest.importorskip("omnisky.model.generation", reason="generation is not there")
     out = tmp_path / "g.fits"
-    code, _, error = run(
+    code, printed, error = run(
         *("generate", stars_file, "--base", tiny_model, "--given", "photometry", "--samples", 4),
         *("--target", "apogee_fe_h,gaia_xp", "--out", out),
     )
     assert (code, error) == (0, "")
+    assert "intervals of apogee_fe_h are the model's own, not calibrated" in printed
+    assert "--calibrate-on" in printed
     found = read_table(out)
     assert found.colnames[:6] == [
         "source_id",
@@ -193,6 +196,39 @@ def test_generate(run, tiny_model, stars_file, tmp_path):
     )
     assert code == 2
     assert "gaia_xp cannot be both given and target" in error
+
+
+@pytest.mark.parametrize("ending", ["parquet", "fits", "vot", "ecsv"])
+def test_generate_writes_the_draws(run, tiny_model, stars_file, tmp_path, ending):
+    out = tmp_path / f"g.{ending}"
+    targets = "twomass_j" if ending == "vot" else "twomass_j,gaia_xp"
+    command = ["generate", stars_file, "--base", tiny_model, "--given", "gaia_rp", "--samples", 3]
+    code, printed, error = run(*command, "--target", targets, "--draws", "--out", out)
+    assert (code, error) == (0, "")
+    assert "not calibrated" not in printed
+    found = read_table(out)
+    stars = observations_from_table(read_table(stars_file), names=["gaia_rp"])
+    wanted = omnisky.Model.from_pretrained(tiny_model).generate(
+        stars, targets.split(","), n_samples=3, seed=0
+    )
+    for name in targets.split(","):
+        draws, expected = found[f"{name}_draws"], np.swapaxes(wanted[name].samples, 0, 1)
+        assert draws.shape == expected.shape == (40, 3, 343)[: expected.ndim]
+        np.testing.assert_allclose(draws, expected, rtol=1e-4, atol=1e-20)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "message"),
+    [
+        ("twomass_j", "g.csv", "CSV cannot hold twomass_j_draws; use .parquet or .fits"),
+        ("twomass_j,gaia_xp", "g.vot", "VOTable cannot hold the draws of gaia_xp; use .parquet"),
+    ],
+)
+def test_draws_that_a_format_cannot_hold(run, stars_file, tmp_path, target, name, message):
+    out = tmp_path / name
+    code, _, error = run("generate", stars_file, "--target", target, "--draws", "--out", out)
+    assert code == 2
+    assert f"--out {out}: {message}" in error
 
 
 def test_generate_draws_the_same_in_pieces(run, tiny_model, stars_file, tmp_path, monkeypatch):

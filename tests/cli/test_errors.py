@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-CSV = "source_id,phot_g_mean_mag,j,teff\n1,12.0,10.0,5000\n2,13.0,11.0,\n"
+CSV = "source_id,phot_g_mean_mag,j,teff,mymag\n1,12.0,10.0,5000,12.5\n2,13.0,11.0,,13.6\n"
 
 
 @pytest.fixture
@@ -70,6 +70,15 @@ BAD = [
     ("fit t.csv --targets age --out m", "target 'age': the table has no column 'age'"),
     ("fit t.csv --targets teff,teff --out m", "name each target once"),
     ("fit t.csv --targets gaia_g --out m", "gaia_g cannot be both input and target"),
+    ("fit t.csv --targets J --out m", "twomass_j cannot be both input and target; name the"),
+    (
+        "fit t.csv --column gaia_bp=mymag --targets MyMag --out m",
+        "target 'MyMag' is column 'mymag', which is also read as the input gaia_bp; name the",
+    ),
+    (
+        "fit t.csv --column gaia_g_error=teff --targets teff --out m",
+        "target 'teff' is column 'teff', which is also read as the input gaia_g; name the",
+    ),
     ("fit t.csv --targets teff --out model", "model exists"),
     (
         "fit t.csv --targets teff --out bare --overwrite",

@@ -25,11 +25,12 @@ OPTIONS = {
     "pack": f"--out --on-error {_STORE} {_WHERE}",
     "verify": _WHERE,
     "tokenize": "--out --base --inputs --overwrite --column --id --resample",
-    "embed": f"--out --base --pooling --inputs --overwrite --column --id --resample {_WHERE}",
+    "embed": "--out --base --pooling --inputs --precision --device --overwrite --column --id "
+    f"--resample {_WHERE}",
     "fit": "--targets --out --inputs --task --adaptation --base --seed --overwrite --column --id "
     "--resample",
     "predict": "--model --out --coverage --base --overwrite --column --id --resample",
-    "generate": "--target --out --given --samples --seed --calibrate-on --base --overwrite "
+    "generate": "--target --out --given --samples --seed --calibrate-on --draws --base --overwrite "
     "--column --id --resample --method --steps --temperature --top-k --top-p --guidance --context",
     "pretrain": "--set --out",
     "evaluate": "--objects --visible --seed --out",

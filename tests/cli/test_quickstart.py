@@ -6,11 +6,13 @@ import shlex
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from omnisky.adapt import FineTunedModel
 from omnisky.cli.quickstart import command, stars
 from omnisky.cli.quickstart.stages import Stages
+from omnisky.model import Model
 
 SHORT = ("--dataset", "gaia-apogee-mini", "--galaxies", "", "--labels", "60")
 
@@ -31,8 +33,8 @@ def fits(monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave out predictions, samples and figures."""
-    for name in ("_generate_spectra", "_generate_scalars"):
-        monkeypatch.setattr(stars, name, lambda *_: None)
+    monkeypatch.setattr(stars, "_generate_spectra", lambda *_: None)
+    monkeypatch.setattr(stars, "_generate_scalars", lambda *_: [])
     monkeypatch.setattr(stars, "_predict", lambda *_: ([], None))
     monkeypatch.setattr(stars.figures, "predictions", lambda *_: None)
 
@@ -43,7 +45,7 @@ def base(tiny_model, monkeypatch, tmp_path):
     return ("--base", tiny_model)
 
 
-def test_the_printed_commands_run(run, fits, base, monkeypatch):
+def test_the_printed_commands_run(run, fits, base, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "_program", lambda: ["./my omnisky"])
     code, printed, error = run("quickstart", *SHORT, *base, "--out", "my results")
     assert code == 0, error
@@ -55,9 +57,16 @@ def test_the_printed_commands_run(run, fits, base, monkeypatch):
         assert code == 0, error
         if words[1] == "predict":
             assert "apogee_teff, apogee_teff_low, apogee_teff_high, apogee_logg" in printed
-    code, printed, _ = run("quickstart", *SHORT, *base, "--out", "my results")
+    again = ("quickstart", *SHORT, *base, "--out", "my results")
+    code, printed, _ = run(*again)
     assert (code, len(fits)) == (0, 1)
     assert "Re-using the results" in printed
+    figure = tmp_path / "my results" / "3_iron_posteriors.png"
+    figure.unlink()
+    code, printed, _ = run(*again)
+    assert (code, len(fits)) == (0, 1)
+    assert "Re-using the results" not in printed
+    assert figure.is_file()
 
 
 @pytest.mark.parametrize("damaged", ["model.safetensors", "config.json", "quickstart.json"])
@@ -87,6 +96,42 @@ def test_a_folder_of_others_is_kept(run, fits, base, tmp_path, tiny_model):
     assert "qs/model exists and was not written by omnisky quickstart; choose another" in error
     assert sorted(p.name for p in (tmp_path / "qs" / "model").iterdir()) == before
     assert not fits
+
+
+@pytest.mark.parametrize("name", ["results.json", "1_predictions.png", "6_spectrum_to_image.png"])
+def test_results_of_others_are_kept(run, fits, base, tmp_path, name):
+    (tmp_path / "qs").mkdir()
+    file = tmp_path / "qs" / name
+    file.write_text('{"key": {"labels": 1}}')
+    (tmp_path / "qs" / "notes.txt").write_text("does not matter")
+    code, _, error = run("quickstart", *SHORT, *base, "--out", "qs")
+    assert code == 2
+    assert f"qs/{name} exists and was not written by omnisky quickstart; choose" in error
+    assert file.read_text() == '{"key": {"labels": 1}}'
+    assert not fits
+
+
+def test_its_own_results_are_replaced_without_their_model(tmp_path):
+    (tmp_path / "1_predictions.png").touch()
+    key = {"dataset": "d", "labels": 1, "weights": "", "galaxies": "", "format": 6}
+    (tmp_path / "results.json").write_text(json.dumps({"key": key}))
+    stars.check_own(tmp_path)
+
+
+def test_posteriors_are_recalibrated_where_enough_stars_are_known(mini, tiny_model):
+    model = Model.from_pretrained(tiny_model)
+    some = model.tokenize(mini["test"][:4].observations.select(*stars.XP, *stars.PHOTOMETRY))
+    drawn = {}
+    for part, count in (("calibration", 0), ("train", 100)):
+        known = mini[part][:100]
+        known = known[np.isfinite(known.targets("apogee_fe_h")[:, 0])]
+        others = model.tokenize(known.observations.select(*stars.XP, *stars.PHOTOMETRY))
+        drawn[part], found = stars._iron(model, some, others, {"calibration": known})
+        assert found == (len(known) if count else 0)
+    for name, plain in drawn["calibration"].items():
+        mended = drawn["train"][name]
+        assert not np.allclose(plain.probabilities, mended.probabilities)
+        np.testing.assert_allclose(mended.probabilities.sum(axis=1), 1)
 
 
 @pytest.mark.parametrize("labels", ["0", "-5"])

@@ -250,6 +250,9 @@ def test_empty_file_of_another_program(tmp_path):
 def test_what_a_format_cannot_hold_is_refused(stars, tmp_path):
     with pytest.raises(ValueError, match="CSV cannot hold the vector columns flux"):
         write_table(stars, tmp_path / "stars.csv")
+    deep = Table({"samples": np.zeros((3, 2, 5))})
+    with pytest.raises(ValueError, match=r"VOTables swap the axes .* found samples"):
+        write_table(deep, tmp_path / "deep.vot")
     stars["name"] = ["α Cen", "b", "c"]
     with pytest.raises(ValueError, match="FITS holds ASCII only, but the columns name"):
         write_table(stars, tmp_path / "stars.fits")

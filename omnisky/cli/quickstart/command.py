@@ -33,12 +33,12 @@ def quickstart(
     few thousand labels, predicts the test stars with calibrated intervals, and samples
     measurements from each other. Then redshifts and spectra of mock galaxies from their images,
     images from spectra, and spectra from images of a survey that training never showed together
-    with them. A second run re-uses the fitted model and the results.
+    with them. A second run re-uses the fitted model, and the results if no figure is missing.
 
     Parameters
     ----------
     out : path
-        Folder for figures, table and fitted model.
+        Folder for figures, table and fitted model; what others wrote there is not replaced.
     dataset : str
         Data set to use; gaia-apogee-mini needs no extra package.
     labels : int
@@ -94,9 +94,10 @@ def _stored(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
         if not isinstance(found, dict) or found.get("key") != key:
             return None
         read_folder(out / "model", KIND)  # the next commands need it
-    except (OSError, ValueError):
+        whole = all((out / name).is_file() for name in found["figures"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found
+    return found if whole else None
 
 
 def _show(console: Console, result: dict[str, Any], out: Path, base: str) -> None:

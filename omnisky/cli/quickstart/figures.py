@@ -70,8 +70,22 @@ def generated_spectra(path: Path, stars: Dataset, samples: SpectrumSamples) -> N
     figure.savefig(path, dpi=160)
 
 
-def posteriors(path: Path, stars: Dataset, found: Mapping[str, ScalarPosterior]) -> None:
-    """Draw the posterior of [Fe/H] from each set of inputs."""
+def posteriors(
+    path: Path, stars: Dataset, found: Mapping[str, ScalarPosterior], calibrated_by: int
+) -> None:
+    """Draw the posterior of [Fe/H] from each set of inputs, and say by how many it is calibrated.
+
+    Parameters
+    ----------
+    path : Path
+        Where to draw.
+    stars : Dataset
+        Four stars with known [Fe/H].
+    found : mapping of str to ScalarPosterior
+        Of these stars, by what was given.
+    calibrated_by : int
+        Known stars that recalibrated them; 0 if they are as the model gives them.
+    """
     truth = stars.labels["apogee_fe_h"].value
     edges = np.linspace(-2.5, 0.7, 65)
     colours = dict(zip(found, (_BLUE, _GREEN, _ORANGE), strict=False))
@@ -88,6 +102,11 @@ def posteriors(path: Path, stars: Dataset, found: Mapping[str, ScalarPosterior])
     figure.axes[0].legend(frameon=False, loc="upper left")
     figure.supxlabel("[Fe/H] / dex")
     figure.supylabel("posterior density")
+    figure.suptitle(
+        f"Posteriors recalibrated by {calibrated_by} calibration stars"
+        if calibrated_by
+        else "Posteriors as the model gives them, not calibrated: they may be too narrow"
+    )
     figure.savefig(path, dpi=160)
 
 

@@ -15,8 +15,13 @@ from omnisky.mock.truth import GALAXY
 from omnisky.modalities import Observations
 from omnisky.model import Model
 
-__all__ = ["show_galaxies"]
+__all__ = ["FIGURES", "show_galaxies"]
 
+FIGURES = (
+    "5_image_to_redshift_and_spectrum.png",
+    "6_spectrum_to_image.png",
+    "7_hsc_image_to_desi_spectrum.png",
+)
 # A universe that no shipped model was trained on.
 _SEED, _OBJECTS = 2026, 400
 _SAMPLES = 24
@@ -44,15 +49,14 @@ def show_galaxies(out: Path, base: str) -> dict[str, Any]:
     universe = Universe(_SEED, _OBJECTS, size=96)
     ours = _galaxies(universe, ("legacysurvey", "desi"), 3)
     made = _spectra(model, ours, "legacysurvey_image")
-    figures.spectra_from_images(out / "5_image_to_redshift_and_spectrum.png", ours, made)
+    figures.spectra_from_images(out / FIGURES[0], ours, made)
     samples = model.generate(
         ours.observations.select("desi_spectrum"), "legacysurvey_image", n_samples=_SAMPLES
     )["legacysurvey_image"]
-    figures.images_from_spectra(out / "6_spectrum_to_image.png", ours, samples)
+    figures.images_from_spectra(out / FIGURES[1], ours, samples)
     never = _galaxies(universe, ("hsc", "desi"), 3)
     unseen = _spectra(model, never, "hsc_image")
-    path = out / "7_hsc_image_to_desi_spectrum.png"
-    figures.spectra_from_images(path, never, unseen, image="hsc_image")
+    figures.spectra_from_images(out / FIGURES[2], never, unseen, image="hsc_image")
     return {
         "mock": True,
         "redshift_given_legacysurvey_image": _redshifts(made, ours),

@@ -16,19 +16,28 @@ from omnisky.adapt.conformal import labels_to_blend
 from omnisky.adapt.metrics import coverage, robust_scatter
 from omnisky.adapt.storage import save as save_model
 from omnisky.cli.fit import describe_targets
-from omnisky.cli.quickstart import figures
-from omnisky.cli.quickstart.galaxies import show_galaxies
+from omnisky.cli.quickstart import figures, galaxies
 from omnisky.cli.tables import Input
 from omnisky.codecs.tokens import Tokens
 from omnisky.data import datasets
 from omnisky.model import Model
+from omnisky.model.generation import calibration_of
+from omnisky.model.generation.calibration import ENOUGH
 from omnisky.storage import CheckpointError
 from omnisky.train.recipe import write_json
 
 if TYPE_CHECKING:
     from omnisky.data.datasets import Dataset
+    from omnisky.model.generation import ScalarPosterior
 
-__all__ = ["check_model", "run"]
+__all__ = ["FIGURES", "check_own", "run"]
+
+FIGURES = (
+    "1_predictions.png",
+    "2_spectra_from_photometry.png",
+    "3_iron_posteriors.png",
+    "4_photometry_from_spectrum.png",
+)
 
 PHOTOMETRY = ("gaia_g", "gaia_bp", "gaia_rp", "twomass_j", "twomass_h", "twomass_k")
 XP = ("gaia_xp",)
@@ -38,14 +47,28 @@ _INPUTS = {"XP + photometry": (*XP, *PHOTOMETRY), "XP": XP, "photometry": PHOTOM
 _COVERAGE = 0.9
 # In the folder of the model: what the quickstart fitted it to.
 _NOTE = "quickstart.json"
+# Stars that recalibrate posteriors; more would cost seconds and add little.
+_KNOWN = 500
 
 
 def run(
-    stage: Callable[[str], None], out: Path, key: dict[str, Any], base: str, galaxies: str
+    stage: Callable[[str], None], out: Path, key: dict[str, Any], base: str, sky: str
 ) -> dict[str, Any]:
-    """Do everything and return what was found; figures, model and results.json are in `out`."""
+    """Do everything and return what was found; figures, model and results.json are in `out`.
+
+    Parameters
+    ----------
+    stage : callable
+        Told what is done next.
+    out : Path
+        Folder.
+    key : dict
+        What the results depend on.
+    base, sky : str
+        Pretrained models for stars, and for galaxies (empty leaves them out).
+    """
     stage("loading stars and model")
-    check_model(out / "model")
+    check_own(out)
     out.mkdir(parents=True, exist_ok=True)
     stars = datasets.load(key["dataset"])
     model = Model.from_pretrained(base)
@@ -60,29 +83,46 @@ def run(
     stage("predicting test stars")
     rows, predicted = _predict(adapted, tokens["test"], parts["test"])
     figures.predictions(
-        out / "1_predictions.png", parts["test"].targets(*TARGETS), predicted, TARGETS, _UNITS
+        out / FIGURES[0], parts["test"].targets(*TARGETS), predicted, TARGETS, _UNITS
     )
     stage("generating spectra from photometry")
     _generate_spectra(out, model, tokens["test"], parts["test"])
     stage("sampling posteriors of [Fe/H] and photometry")
-    _generate_scalars(out, model, tokens["test"], parts["test"])
+    drawn = [FIGURES[0], FIGURES[1], *_generate_scalars(out, model, tokens, parts)]
     counts = {"blend": blend, **{n: len(p) for n, p in parts.items()}}
-    result = {"key": key, "stars": counts, "rows": rows}
-    if galaxies:
+    result = {"key": key, "stars": counts, "rows": rows, "figures": drawn}
+    if sky:
         stage("images, redshifts and spectra of mock galaxies")
-        result["galaxies"] = show_galaxies(out, galaxies)
+        result["galaxies"] = galaxies.show_galaxies(out, sky)
+        drawn += galaxies.FIGURES
     stage("writing results")
     write_json(result, out / "results.json")
     return result
 
 
-def check_model(folder: Path) -> None:
-    """Raise `FileExistsError` where something is that the quickstart did not write."""
-    if folder.exists() and not (folder / _NOTE).is_file():
+def check_own(out: Path) -> None:
+    """Raise `FileExistsError` where what others wrote would be replaced."""
+    # The note in the model is written before any figure.
+    ours = (out / "model" / _NOTE).is_file()
+    foreign = [out / "model"] if (out / "model").exists() and not ours else []
+    if not ours and not _is_result(out / "results.json"):
+        names = ("results.json", *FIGURES, *galaxies.FIGURES)
+        foreign += [out / name for name in names if (out / name).exists()]
+    if foreign:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
         raise FileExistsError(
-            f"{folder} exists and was not written by omnisky quickstart; choose another --out, or "
-            "remove it"
+            f"{foreign[0]}{more} exists and was not written by omnisky quickstart; choose another "
+            "--out, or remove it"
         )
+
+
+def _is_result(path: Path) -> bool:
+    """Return True for a results.json that `run` wrote, whatever its key."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"dataset", "labels", "weights", "format"} <= found["key"].keys()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
 
 
 def _parts(stars: Dataset, labels: int) -> tuple[dict[str, Dataset], int]:
@@ -172,23 +212,46 @@ def _generate_spectra(out: Path, model: Model, tokens: Tokens, test: Dataset) ->
     chosen = _cool_to_hot(test, 4)
     given = tokens[chosen].select(*PHOTOMETRY)
     samples = model.generate(given, "gaia_xp", n_samples=24)["gaia_xp"]
-    figures.generated_spectra(out / "2_spectra_from_photometry.png", test[chosen], samples)
+    figures.generated_spectra(out / FIGURES[1], test[chosen], samples)
 
 
-def _generate_scalars(out: Path, model: Model, tokens: Tokens, test: Dataset) -> None:
+def _generate_scalars(
+    out: Path, model: Model, tokens: dict[str, Tokens], parts: dict[str, Dataset]
+) -> list[str]:
+    """Draw posteriors of [Fe/H], if the model knows it, and photometry; return what was drawn."""
+    test, drawn = parts["test"], []
     if "apogee_fe_h" in model.network.names:
         chosen = _cool_to_hot(test, 4)
-        posteriors = {
-            name: model.generate(tokens[chosen].select(*inputs), "apogee_fe_h")["apogee_fe_h"]
-            for name, inputs in _INPUTS.items()
-        }
-        figures.posteriors(out / "3_iron_posteriors.png", test[chosen], posteriors)
+        posteriors, known = _iron(model, tokens["test"][chosen], tokens["calibration"], parts)
+        figures.posteriors(out / FIGURES[2], test[chosen], posteriors, known)
+        drawn.append(FIGURES[2])
     some = np.arange(min(len(test), 500))
     generated = {
-        band: model.generate(tokens[some].select(*XP), band, n_samples=1)[band]
+        band: model.generate(tokens["test"][some].select(*XP), band, n_samples=1)[band]
         for band in ("gaia_g", "twomass_j", "twomass_k")
     }
-    figures.photometry(out / "4_photometry_from_spectrum.png", test[some], generated)
+    figures.photometry(out / FIGURES[3], test[some], generated)
+    return [*drawn, FIGURES[3]]
+
+
+def _iron(
+    model: Model, tokens: Tokens, others: Tokens, parts: dict[str, Dataset]
+) -> tuple[dict[str, ScalarPosterior], int]:
+    """Return posteriors of [Fe/H] by inputs, and how many of the other stars recalibrated them.
+
+    The model's own are too narrow. Too few other stars (of a small data set) leave them so.
+    """
+    truth = parts["calibration"].targets("apogee_fe_h")[:, 0]
+    known = np.flatnonzero(np.isfinite(truth))[:_KNOWN]
+    found = {}
+    for name, inputs in _INPUTS.items():
+        posterior = model.generate(tokens.select(*inputs), "apogee_fe_h")["apogee_fe_h"]
+        if len(known) >= ENOUGH:
+            given = others[known].select(*inputs)
+            told = model.generate(given, "apogee_fe_h", n_samples=1)["apogee_fe_h"]
+            posterior = calibration_of(told, truth[known]).recalibrate(posterior)
+        found[name] = posterior
+    return found, len(known) if len(known) >= ENOUGH else 0
 
 
 def _cool_to_hot(test: Dataset, count: int) -> np.ndarray:
