@@ -11,7 +11,7 @@ each round to the peer as shipped, in float32. "tuned" is the peer's blocks in b
 * a further target: the redshift of an object that was read before; the peer has nothing to keep, so
   that it reads again;
 * image to spectrum: 273 tokens in equal steps, in random order: reading anew after each step, and
-  appending to what was read once; and MaskGIT in few steps.
+  appending to what was read once; and ROAR and MaskGIT in few steps.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ def to_spectrum(peer: AION, ours: dict[str, Model], ids: Tensor, steps: int) -> 
     schemes: dict[str, dict[str, Any]] = {
         "": equal,
         " append": {**equal, "context": "append"},
+        " roar 4 steps, append": {"steps": 4, "context": "append"},
         f" maskgit {FEW} steps": {"method": "maskgit", "steps": FEW},
         f" maskgit {FEW} steps, append": {"method": "maskgit", "steps": FEW, "context": "append"},
     }

@@ -168,8 +168,9 @@ class FineTunedModel(BaseEstimator):
     def predict_interval(self, X, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Return the interval of each prediction that holds the truth with this probability.
 
-        Calibrated on objects left out while fitting, or on those given to `calibrate`; separately
-        for objects with everything, with spectra alone and with scalars alone.
+        Calibrated on objects left out while fitting, or on those given to `calibrate`, which is
+        needed if the base was pretrained with the labels of the former, as it knows these too well;
+        separately for objects with everything, with spectra alone and with scalars alone.
 
         Parameters
         ----------
