@@ -16,10 +16,11 @@ from numbers import Real
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from omnisky.adapt.fitting import student_loss
 from omnisky.adapt.heads import ENOUGH, Unit, blends_of
-from omnisky.adapt.inputs import View
+from omnisky.adapt.inputs import View, richest
 from omnisky.adapt.labels import Labels, TargetScale
 
 __all__ = ["ConformalScores", "choose_blend", "held_scores", "labels_to_blend"]
@@ -143,9 +144,9 @@ def choose_blend(
 
     In each pattern that they can show, a target keeps its blend unless another is better by more
     than a standard error, over at least 100 objects; a stricter rule loses more than it saves
-    (dev/LOG.md). Errors are judged by a Student-t likelihood as wide as those of the blend with the
-    smallest median: a mean of their sizes would be ruled by the few objects that every blend gets
-    wrong.
+    (dev/LOG.md). A pattern that fewer show goes by all objects, each in its fullest view. Errors
+    are judged by a Student-t likelihood as wide as those of the blend with the smallest median: a
+    mean of their sizes would be ruled by the few objects that every blend gets wrong.
 
     Parameters
     ----------
@@ -160,29 +161,41 @@ def choose_blend(
     scale : TargetScale
         Predictions outside its range are cut.
     """
-    for view in views:
-        mine = view[chosen[view.rows]]
-        if len(mine.rows):
-            _choose_in(mine, units, target[mine.rows], scale)
+    fullest = richest(views, len(target))
+    views = [view[chosen[view.rows]] for view in views]
+    alone = [view[fullest[view.rows] == i] for i, view in enumerate(views)]
+    of_all = _better_blend(units, [view for view in alone if len(view.rows)], target, scale)
+    own = {v.index: _better_blend(units, [v], target, scale) for v in views if len(v.rows)}
+    for pattern in range(units[0].head.shares.shape[1]):
+        best, clear, count = own.get(pattern, of_all)
+        few = count < ENOUGH
+        best, clear = torch.where(few, of_all[0], best), torch.where(few, of_all[1], clear)
+        for unit in units:
+            shares = unit.head.shares[:, pattern]
+            shares.copy_(torch.where(clear, best, shares.cpu().double()))
 
 
-def _choose_in(view: View, units: Sequence[Unit], target: np.ndarray, scale: TargetScale) -> None:
-    """Choose the blend of one pattern, see `choose_blend`."""
+def _better_blend(
+    units: Sequence[Unit], views: list[View], target: np.ndarray, scale: TargetScale
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the best blend, shape (part, target), if it is clearly better, and of how many."""
     blends = blends_of(len(units[0].head.shares)).double()
-    owns = [unit.head.shares[:, view.index].cpu().double() for unit in units]
-    said = [torch.as_tensor(unit.parts(view)) for unit in units]
-    pairs = zip(said, owns, strict=True)
-    now = torch.stack([torch.einsum("prt,pt->rt", s, own) for s, own in pairs]).mean(0)
-    others = torch.einsum("prt,np->nrt", torch.stack(said).mean(0), blends)
-    located = scale.clip(torch.cat([now[None], others]).numpy())
-    error = torch.as_tensor(located - target)
+    errors = []
+    for view in views:
+        said = [torch.as_tensor(unit.parts(view)) for unit in units]
+        owns = [unit.head.shares[:, view.index].cpu().double() for unit in units]
+        pairs = zip(said, owns, strict=True)
+        now = torch.stack([torch.einsum("prt,pt->rt", s, own) for s, own in pairs]).mean(0)
+        others = torch.einsum("prt,np->nrt", torch.stack(said).mean(0), blends)
+        located = scale.clip(torch.cat([now[None], others]).numpy())
+        errors.append(torch.as_tensor(located - target[view.rows]))
+    error = torch.cat(errors, 1)
+    count = (~error[0].isnan()).sum(0)
     width = error.abs().nanmedian(1).values.min(0).values / _NORMAL_QUARTILE
     loss = student_loss(error / width.clamp(min=_NARROWEST))
     gain = loss[:1] - loss[1:]
-    count = (~gain.isnan()).sum(1).clamp(min=1)
-    mean = gain.nansum(1) / count
-    spread = ((gain - mean[:, None]) ** 2).nansum(1).sqrt() / count
+    mean = gain.nansum(1) / count.clamp(min=1)
+    spread = ((gain - mean[:, None]) ** 2).nansum(1).sqrt() / count.clamp(min=1)
     best = mean.argmax(0)
-    clear = ((mean > spread) & (count >= ENOUGH)).gather(0, best[None])[0]
-    for unit, own in zip(units, owns, strict=True):
-        unit.head.shares[:, view.index] = torch.where(clear, blends[best].T, own)
+    clear = (mean > spread).gather(0, best[None])[0] & (count >= ENOUGH)
+    return blends[best].T, clear, count

@@ -287,7 +287,7 @@ class FineTunedModel(BaseEstimator):
         """Return X sorted by input patterns: all it allows, or those given."""
         objects = inputs.are_objects(X)
         if fit:
-            self.base_ = inputs.load_base(self.base) if objects else None
+            self.base_ = inputs.load_base(self.base, to_fit=True) if objects else None
             self.modalities_, self.columns_ = {}, MeasuredColumns({})
             self.patterns_ = [FULL]
         else:

@@ -20,6 +20,7 @@ from omnisky.adapt.measured import MeasuredColumns
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import Measurement, Observations, UnknownModalityError, refuse_other
 from omnisky.model import Model
+from omnisky.model.compact import refuse_rounded
 from omnisky.surveys import modality
 
 __all__ = [
@@ -135,15 +136,26 @@ class View:
         return self.computed[index]
 
 
-def load_base(base: Any) -> Any:
+def load_base(base: Any, *, to_fit: bool = False) -> Any:
     """Return the pretrained model of this name, or the model itself if it is one.
+
+    Parameters
+    ----------
+    base : str, path or Model
+        What the user gave.
+    to_fit : bool
+        Something will be fitted on it and saved with the name and digest of its weights.
 
     Raises
     ------
     TypeError
         If it is neither.
+    ValueError
+        If something is to be fitted on rounded weights, which no name stands for.
     """
     if hasattr(base, "network") and hasattr(base, "tokenize"):
+        if to_fit:
+            refuse_rounded(base.network, "others than those that its name stands for", "fit on")
         return base
     if not isinstance(base, str) and not hasattr(base, "__fspath__"):
         raise TypeError(

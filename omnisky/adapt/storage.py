@@ -89,8 +89,7 @@ def _tensors(model: Any) -> dict[str, Tensor]:
         tensors |= {f"scale.{k}": torch.as_tensor(v) for k, v in asdict(model.scale_).items()}
         scores = model.conformal_.scores.items()
         tensors |= {f"scores.{k}": torch.as_tensor(v) for k, v in scores}
-    # A copy each: safetensors refuses tensors that share memory.
-    return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    return {k: v.detach() for k, v in tensors.items()}
 
 
 def load(kind: type, folder: Path, *, base: Any) -> Any:

@@ -12,7 +12,7 @@ from omnisky.storage import sha256_of
 if TYPE_CHECKING:
     from omnisky.model import Model
 
-__all__ = ["Precision", "digest_of", "model_at"]
+__all__ = ["Precision", "digest_of", "model_at", "place"]
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
 _FORMATS: dict[str, Literal["float32", "bfloat16"]] = {"fp32": "float32", "bf16": "bfloat16"}
@@ -37,7 +37,7 @@ def model_at(folder: Path, digest: str, precision: Precision, device: str | None
     digest : str
         What `digest_of` said of it.
     precision : {"fp32", "bf16"}
-        Of the transformer's blocks; codecs keep theirs, so that tokens are the same.
+        Of the transformer's blocks; codecs keep theirs.
     device : str, optional
         Where to compute; on a CUDA device where there is one, without it.
 
@@ -47,16 +47,26 @@ def model_at(folder: Path, digest: str, precision: Precision, device: str | None
         If the folder holds another model by now, this machine has no such device, or the precision
         is neither.
     """
-    import torch
-
     from omnisky.model import Model
 
-    if precision not in _FORMATS:
-        raise ValueError(f"precision must be one of {', '.join(_FORMATS)}; found {precision!r}")
-    model = Model.from_pretrained(folder)
-    # First the device: what warns of a number format that it lacks should not look at another.
-    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model.cast(_FORMATS[precision])
+    model = place(Model.from_pretrained(folder), precision, device)
     if digest_of(folder) != digest:
         raise ValueError(f"{folder} changed while its model was embedding; start again")
     return model
+
+
+def place(model: Model, precision: Precision, device: str | None) -> Model:
+    """Let a model compute somewhere and in some precision, see `model_at`; return it.
+
+    Raises
+    ------
+    ValueError
+        If this machine has no such device, or the precision is neither.
+    """
+    import torch
+
+    if precision not in _FORMATS:
+        raise ValueError(f"precision must be one of {', '.join(_FORMATS)}; found {precision!r}")
+    # First the device: what warns of a number format that it lacks should not look at another.
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.cast(_FORMATS[precision])

@@ -137,7 +137,7 @@ class _Using:
         return model_at(self.folder, self.digest, self.precision, self.device)
 
     def about(self) -> dict[str, Any]:
-        """Return what embeddings depend on; they differ by rounding where devices differ."""
+        """Return what embeddings depend on, but for devices: codecs round otherwise on others."""
         return {
             "model": self.name,
             "model_sha256": sha256_of(self.folder / "model.safetensors"),
@@ -158,7 +158,7 @@ def _embed_all(
     """Write the embeddings; tasks run where the client says."""
     given = open_given(store)
     # The device of Dask's workers may be none of this process.
-    here = replace(using, device="cpu") if _is_dask(client) else using
+    here = replace(using, device="cpu", precision="fp32") if _is_dask(client) else using
     model = here.model()
     used, unread = given.choose(model.tokenizer.codecs, modalities)
     if unread and modalities is None:
@@ -209,7 +209,10 @@ def _embed_partition(
     *,
     problems: Problems,
 ) -> Iterator[SkyObjects]:
-    """Yield the embedded objects of a partition; a damaged one is a problem of the whole file."""
+    """Yield the embedded objects of a partition.
+
+    Damage to it, or to what a partner store has of its objects, is a problem of the whole file.
+    """
     given, model = open_given(store, fingerprint), using.model()
     with problems.whole_file(given.first.partitions[number].path):
         for objects, measured in given.batches(number, used, _BATCH):

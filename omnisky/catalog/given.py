@@ -154,7 +154,8 @@ class Given:
             for number, own in enumerate(mine[1:], 1):
                 if own:
                     # Partners are anywhere in a store that may be far larger: read row by row.
-                    reader = RowReader(self.stores[number], _kept(own, self.stores[number]))
+                    store = self.stores[number]
+                    reader = RowReader(store, _kept(own, store), verify=True)
                     readers[number] = opened.enter_context(closing(reader))
             for together in _of_equal_members(rows):
                 for start in range(0, len(together), size):

@@ -61,14 +61,10 @@ class Using:
 
     def model(self, base: str) -> Model:
         """Load a model that computes so."""
-        import torch
-
+        from omnisky.catalog.computing import place
         from omnisky.model import Model
 
-        model = Model.from_pretrained(base)
-        # First the device: what warns of a format that it lacks should not look at another.
-        model.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return model.cast("bfloat16" if self.precision == "bf16" else "float32")
+        return place(Model.from_pretrained(base), self.precision, self.device)
 
 
 _USING = Using()

@@ -259,7 +259,8 @@ def _columns(found: dict[str, Any], *, draws: bool) -> dict[tuple[str, str], np.
             quantiles = sampled.quantile(list(_QUANTILES.values()))
             columns |= {(name, suffix): q for suffix, q in zip(_QUANTILES, quantiles, strict=True)}
         if draws:
-            columns[name, "_draws"] = np.swapaxes(sampled.samples, 0, 1)
+            # By far the most numbers, and no better than what a bin or a pixel stands for.
+            columns[name, "_draws"] = np.swapaxes(sampled.samples, 0, 1).astype(np.float32)
     return columns
 
 
@@ -272,7 +273,6 @@ def _with_columns(
 
     for name, suffix in parts[0]:
         values = np.concatenate([part[name, suffix] for part in parts])
-        # Draws are by far the most numbers, and no better than what a bin or a pixel stands for.
         dtype = np.float32 if suffix == "_draws" else np.float64
         column = describe_column(masked_rows(values, rows, dtype), modality(name))
         column.description = f"{_COLUMNS[suffix]}{column.description}"

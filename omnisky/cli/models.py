@@ -54,21 +54,15 @@ def readable(observations: Observations, base: str, *, asked: bool) -> Observati
 
 
 def token_columns(table: Table) -> dict[str, str]:
-    """Return the columns that hold tokens, as ``omnisky tokenize`` writes them, by modality.
-
-    Raises
-    ------
-    UnknownModalityError
-        If such a column is of a modality that no survey declares.
-    """
-    from omnisky.surveys import modalities, modality
+    """Return the columns that hold tokens, as ``omnisky tokenize`` writes them, by modality."""
+    from omnisky.surveys import modalities
 
     found = {}
     for column in table.colnames:
         name = column.removesuffix(_END)
         told = (table[column].description or "").startswith(_TOLD)
         if name != column and (told or name in modalities()):
-            found[modality(name).name] = column
+            found[name] = column
     return found
 
 
@@ -88,6 +82,8 @@ def tokens_from_table(table: Table, columns: Mapping[str, str], base: str) -> To
     ------
     ValueError
         If another model made them, or a column does not hold ids or a mask of the same shape.
+    UnknownModalityError
+        If no survey declares the modality of a column.
 
     Warns
     -----
@@ -97,7 +93,10 @@ def tokens_from_table(table: Table, columns: Mapping[str, str], base: str) -> To
     import torch
 
     from omnisky.codecs.tokens import Tokens
+    from omnisky.surveys import modality
 
+    for name in columns:
+        modality(name)
     _check_maker(table, columns, base)
     ids, masks = {}, {}
     for name, column in columns.items():

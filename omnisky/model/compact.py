@@ -12,7 +12,7 @@ from omnisky.model.config import ModelConfig
 from omnisky.model.training import without_memory
 from omnisky.model.transformer import Transformer
 
-__all__ = ["Stored", "compact", "restored"]
+__all__ = ["Stored", "compact", "refuse_rounded", "restored"]
 
 Stored: TypeAlias = Literal["float32", "float16", "int8"]
 
@@ -35,16 +35,11 @@ def compact(network: Transformer, stored: Stored) -> dict[str, Tensor]:
     Raises
     ------
     ValueError
-        If it is none of them, or the network was cast: its weights are no longer what they were.
+        If it is none of them, or the weights were rounded, see `refuse_rounded`.
     """
     if stored not in ("float32", "float16", "int8"):
         raise ValueError(f"weights are stored as float32, float16 or int8; found {stored!r}")
-    if network.rounded:
-        raise ValueError(
-            "the weights of this model were rounded by cast('bfloat16'), which casting back does "
-            "not undo, and would be stored as if they were exact; load the model again and save "
-            "that"
-        )
+    refuse_rounded(network, "saved as if they were exact", "save")
     tensors = network.state_dict()
     if stored == "float32":
         return tensors
@@ -59,6 +54,28 @@ def compact(network: Transformer, stored: Stored) -> dict[str, Tensor]:
         else:
             found[name] = tensor.half() if tensor.dtype == torch.float32 else tensor
     return found
+
+
+def refuse_rounded(network: Transformer, what: str, do: str) -> None:
+    """Refuse a network that was cast to fewer bits: its weights are no longer what they were.
+
+    Parameters
+    ----------
+    network : Transformer
+        Which network.
+    what, do : str
+        What its weights would be, and what to do with one that was not cast.
+
+    Raises
+    ------
+    ValueError
+        If it was cast.
+    """
+    if network.rounded:
+        raise ValueError(
+            "the weights of this model were rounded by cast('bfloat16'), which casting back does "
+            f"not undo, and would be {what}; load the model again and {do} that"
+        )
 
 
 def restored(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Transformer:

@@ -251,10 +251,11 @@ class Transformer(Trainable):
         x = (self.mask_token + self.place_vectors(asked.slots)).to(self.dtype)
         modality = self.slot_modality[asked.slots]
         self_mask = context_mask = None
-        # Without a mask, as when one modality is asked for, attention is faster.
-        if not bool(((modality == modality[:, :1]) & asked.mask).all()):
+        # Without a mask, as when one modality is asked for, attention is faster. Training nearly
+        # always has one, and is compiled for that alone.
+        if self.training or not bool(((modality == modality[:, :1]) & asked.mask).all()):
             self_mask = (modality[:, :, None] == modality[:, None, :]) & asked.mask[:, None, :]
-        if not bool(encoded.mask.all()):
+        if self.training or not bool(encoded.mask.all()):
             context_mask = encoded.mask[:, None, :]
         for block in self.decoder:
             x = block(x, encoded.context, self_mask, context_mask)

@@ -295,7 +295,8 @@ class _Run:
         if found.state["fingerprint"] != self.objective.fingerprint:
             raise ValueError(
                 f"the run in {out} was trained on other data (or with another tokenizer or model, "
-                "or other settings of its recipe, as of masking, token weights, dropout, frozen): "
+                "or other settings of its recipe, as of masking, token weights, dropout, frozen; "
+                "or by an older omnisky that did not tell the last two): "
                 f"its fingerprint is {found.state['fingerprint']!r}, that of this objective "
                 f"{self.objective.fingerprint!r}. {_REMEDY}"
             )

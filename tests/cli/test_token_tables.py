@@ -60,8 +60,6 @@ def test_fit_and_predict(run, coded, tiny_model, stars_file, tmp_path):
     rows = np.arange(40) != 3
     np.testing.assert_allclose(found[0]["teff"][rows], found[1]["teff"][rows], rtol=1e-3)
     assert np.ma.getmaskarray(found[0]["teff"]).tolist() == (~rows).tolist()
-    code, _, error = run("fit", file, *how, "--targets", "gaia_xp_tokens", "--out", tmp_path / "m")
-    assert code == 2
 
 
 def test_a_format_without_descriptions_is_taken_at_its_word(run, coded, tiny_model, tmp_path):

@@ -128,6 +128,13 @@ def test_a_saved_codec_gives_the_same_tokens(codec, mini, tmp_path):
     assert torch.equal(again.encode_masked(spectra)[0], codec.encode_masked(spectra)[0])
 
 
+def test_what_lies_outside_is_counted_where_the_codec_was_moved(codec, mini):
+    moved = copy.deepcopy(codec).to("meta")
+    # All but the number itself, which a device without memory cannot tell.
+    with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
+        moved.count_outside(mini.observations["gaia_xp"][:5])
+
+
 def test_another_grid_is_refused(codec, mini):
     spectra = mini.observations["gaia_xp"][:2]
     shifted = Spectrum(spectra.flux, spectra.ivar, spectra.mask, spectra.wavelength + 1)

@@ -163,10 +163,17 @@ def test_saved_in_the_released_layout_nothing_is_lost(peer, folder, model, fluxe
 
 # Of processors that have none, and about something else.
 @pytest.mark.filterwarnings("ignore:this processor has no bfloat16")
+def test_rounded_weights_are_not_saved_in_the_released_layout(model, tmp_path):
+    rounded = model.extended(model.tokenizer).cast("bfloat16")
+    with pytest.raises(ValueError, match=r"rounded by cast\('bfloat16'\).* load the model again"):
+        rounded.save_pretrained(tmp_path / "m", layout="aion")
+    assert not (tmp_path / "m").exists()
+
+
 def test_the_released_layout_is_float32_and_survives_extending(model, tmp_path):
     drawing = "decoder_embeddings.catalog.token_emb.weight"
     larger = model.extended(model.tokenizer)
-    path = larger.cast("bfloat16").save_pretrained(tmp_path / "m", layout="aion")
+    path = larger.save_pretrained(tmp_path / "m", layout="aion")
     tensors = load_file(path / "model.safetensors")
     assert {t.dtype for t in tensors.values()} == {torch.float32}
     assert torch.equal(tensors[drawing], model.network.released_drawing)

@@ -154,7 +154,7 @@ def _stored(folder: Path, model: Model, key: dict[str, Any]) -> FineTunedModel |
     except (CheckpointError, ValueError) as error:
         reason = error
     warnings.warn(f"{reason}; fitting again", stacklevel=2)
-    shutil.rmtree(folder)  # it has our note, see `check_model`
+    shutil.rmtree(folder)  # it has our note, see `check_own`
     return None
 
 

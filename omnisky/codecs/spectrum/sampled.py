@@ -300,7 +300,8 @@ class SampledSpectrumCodec(LearnedCodec):
         return torch.cat([self.norm_bins.means, self.amplitude_bins.means])
 
     def count_outside(self, measurement: Measurement) -> int:
-        flux, _, mask = _tensors(self.expect(measurement, Spectrum), self.config)
+        tensors = _tensors(self.expect(measurement, Spectrum), self.config)
+        flux, _, mask = (tensor.to(self.centre.device) for tensor in tensors)
         outside = self.norm_bins.outside(self._log_norm(flux, mask))[:, 0]
         return int((outside & mask.any(1)).sum())
 
@@ -354,7 +355,7 @@ def _project(z: Tensor, mask: Tensor, basis: Tensor) -> Tensor:
         good = mask[incomplete].float()
         normal = torch.einsum("op,kp,lp->okl", good, basis, basis)
         # With few good pixels the fit is open; a weak pull to zero closes it.
-        normal = normal + 1e-3 * torch.eye(len(basis))
+        normal = normal + 1e-3 * torch.eye(len(basis), device=basis.device)
         amplitudes[incomplete] = torch.linalg.solve(normal, amplitudes[incomplete])
     return amplitudes
 

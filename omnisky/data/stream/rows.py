@@ -10,6 +10,7 @@ import numpy as np
 
 from omnisky.data.store import Store
 from omnisky.data.store.schema import objects_of
+from omnisky.data.stream.checking import ChunkChecks
 from omnisky.data.stream.reader import Reader, Slot
 from omnisky.data.stream.source import Source, choose
 from omnisky.modalities import SkyObjects
@@ -28,6 +29,8 @@ class RowReader:
         Which of its modalities.
     threads : int, optional
         Threads that read and decode; one a core by default.
+    verify : bool
+        Hold what is read past Parquet against its checksums.
 
     Raises
     ------
@@ -36,13 +39,20 @@ class RowReader:
     """
 
     def __init__(
-        self, store: Store, modalities: Sequence[str], *, threads: int | None = None
+        self,
+        store: Store,
+        modalities: Sequence[str],
+        *,
+        threads: int | None = None,
+        verify: bool = False,
     ) -> None:
         columns = [f"store.{name}" for name in modalities]
         chosen = choose({"store": store}, columns)["store"]
         self.store, self.modalities = store, tuple(modalities)
         self._source = Source("store", store, chosen)
-        self._reader = Reader([self._source], threads or min(16, max(2, os.cpu_count() or 1)))
+        checks = ChunkChecks([self._source]) if verify and self._source.direct else None
+        threads = threads or min(16, max(2, os.cpu_count() or 1))
+        self._reader = Reader([self._source], threads, checks)
         self._layout = replace(store.layout, moving=())
 
     def __len__(self) -> int:

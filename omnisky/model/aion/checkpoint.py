@@ -25,6 +25,7 @@ from omnisky.codecs.loading import load_codec
 from omnisky.codecs.tokenizer import Tokenizer
 from omnisky.codecs.tokens import Tokens
 from omnisky.model.aion.domains import FIXED, SIZES, released_config
+from omnisky.model.compact import refuse_rounded
 from omnisky.model.config import ModelConfig
 from omnisky.model.positions import fixed_positions
 from omnisky.model.transformer import Selection, Transformer, layout_buffers
@@ -190,8 +191,10 @@ def write_released(
     FileExistsError
         If the folder exists.
     ValueError
-        If the network has modalities or parts that the release does not have.
+        If the network has modalities or parts that the release does not have, or its weights were
+        rounded by a cast.
     """
+    refuse_rounded(network, "saved as if they were exact", "save")
     config = network.config
     keys = {DOMAINS[key].names[0]: key for key in DOMAINS}
     strange = [m.name for m in config.modalities if keys.get(m.name) is None]
