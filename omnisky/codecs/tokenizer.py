@@ -110,9 +110,11 @@ class Tokenizer:
             if name in self._bank.names:
                 together[name] = ids
             elif name in self.codecs:
+                # Tables are on the CPU, and networks fetch what they need.
+                given = ids.cpu(), tokens.mask[name].cpu()
                 # Only networks need to be told; to tell takes as long as many scalars.
                 with torch.no_grad():
-                    measured[name] = self.codecs[name].decode(ids, tokens.mask[name])
+                    measured[name] = self.codecs[name].decode(*given)
             else:
                 raise UnknownModalityError(
                     f"no codec for {name!r}; this tokenizer knows {', '.join(self.codecs)}"

@@ -45,8 +45,10 @@ def _ordinal_features(values: Float[Tensor, "token id"]) -> Float[Tensor, "token
     # 1.349 is the interquartile range of a unit Gaussian.
     scale = ((quartiles[2] - quartiles[0]) / 1.349).clamp(min=1e-12)
     z = ((values - quartiles[1]) / scale).clamp(-10, 10)
-    rank = (torch.arange(values.shape[1], dtype=values.dtype) + 0.5) / values.shape[1]
-    order = torch.arange(1, _WAVES + 1, dtype=values.dtype)
+    # Weights are also read into networks that are on another device by then.
+    place = torch.arange(values.shape[1], dtype=values.dtype, device=values.device)
+    rank = (place + 0.5) / values.shape[1]
+    order = torch.arange(1, _WAVES + 1, dtype=values.dtype, device=values.device)
     # Weights fall with frequency, so that a fresh model is smooth in the rank.
     waves = torch.cos(math.pi * order * rank[:, None]) / order.sqrt()
     bend = torch.tanh(z / 3)

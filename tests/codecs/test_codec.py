@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnisky.codecs import Codec, ScalarCodec, Tokenizer
+from omnisky.codecs import Codec, ScalarCodec, Tokenizer, Tokens
 from omnisky.mock import Universe
 from omnisky.modalities import Observations, Scalar
 
@@ -54,3 +54,31 @@ def test_ids_alone_decode_like_ids_with_their_mask():
     assert not mask.all()
     np.testing.assert_array_equal(alone.flux, known.flux)
     np.testing.assert_array_equal(alone.mask, known.mask)
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that NumPy cannot read until it is on the CPU."""
+
+    def numpy(self, **how):
+        raise TypeError("can't convert it to numpy")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_tokens_on_another_device_are_decoded(star_tokenizer, mini):
+    image = Codec.from_pretrained("image", "legacysurvey_image")
+    tokenizer = Tokenizer({**star_tokenizer.codecs, image.modality: image})
+    here = star_tokenizer.encode(mini.observations[:2])
+    codes = torch.arange(2 * image.n_tokens).view(2, -1)
+    ids = {**here, image.modality: codes}
+    mask = {**here.mask, image.modality: codes > 0}
+    far, seen = ({n: t.as_subclass(Elsewhere) for n, t in part.items()} for part in (ids, mask))
+    whole, known = tokenizer.decode(Tokens(far, seen)), tokenizer.decode(Tokens(ids, mask))
+    for name in ("gaia_g", "gaia_xp", image.modality):
+        for field in ("mask", "value" if name == "gaia_g" else "flux"):
+            found, wanted = (getattr(o[name], field) for o in (whole, known))
+            np.testing.assert_array_equal(found, wanted)
+    for name in ("gaia_xp", image.modality):
+        alone = tokenizer.codecs[name].decode(far[name], seen[name])
+        np.testing.assert_array_equal(alone.mask, known[name].mask)

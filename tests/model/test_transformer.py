@@ -1,5 +1,6 @@
 """The transformer: sizes of the released family, padding, isolation, no truncation."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -201,3 +202,10 @@ def test_configurations_are_checked(star_model):
         dataclasses.replace(config, modalities=config.modalities[:1] * 2)
     with pytest.raises(ValueError, match="unknown preset"):
         ModelConfig.preset("huge")
+
+
+def test_weights_are_read_into_a_network_on_another_device(star_model):
+    # A device that every machine has, and whose tensors refuse to meet others.
+    network = copy.deepcopy(star_model.network).to("meta")
+    network.load_state_dict(network.state_dict())
+    assert {b.device.type for b in network.buffers()} == {"meta"}

@@ -367,14 +367,14 @@ class ImageCodec(LearnedCodec):
             )
         if not self.config.compat:
             self.check_ids(ids, mask)
-        there = torch.ones(len(ids), dtype=torch.bool) if mask is None else mask.all(1)
+        there = torch.ones_like(ids[:, 0], dtype=torch.bool) if mask is None else mask.all(1)
         flux = [
             self._decode_batch(torch.where(good[:, None], part, 0), keys)
             for part, good in zip(ids.split(batch_size), there.split(batch_size), strict=True)
         ]
         pixels = torch.cat(flux).numpy() / nanomaggies(keys)
         # With `compat` a pixel may be infinite: it comes back masked.
-        good = there.numpy()[:, None, None, None] & np.isfinite(pixels)
+        good = there.cpu().numpy()[:, None, None, None] & np.isfinite(pixels)
         return Image(pixels, mask=good, bands=names, pixel_scale_arcsec=pixel_scale(keys))
 
     def _decode_batch(self, ids: Tensor, keys: Sequence[Key]) -> Tensor:

@@ -151,8 +151,8 @@ class ScalarBank:
             if of_one.shape[1] != 1:
                 self._codecs[name].check_ids(of_one, masks[name])
         shape = len(ids), -1
-        given = torch.cat(list(ids.values())).numpy().reshape(shape)
-        mask = torch.cat([masks[name] for name in ids]).numpy().reshape(shape)
+        given = torch.cat(list(ids.values())).cpu().numpy().reshape(shape)
+        mask = torch.cat([masks[name] for name in ids]).cpu().numpy().reshape(shape)
         wrong = ((given < 0) | (given >= tables.vocabulary)) & mask
         if np.count_nonzero(wrong):
             for name, of_one in ids.items():

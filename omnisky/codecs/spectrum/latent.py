@@ -244,7 +244,7 @@ class LatentSpectrumCodec(LearnedCodec):
         good = bad.numpy() <= threshold
         if not self.config.compat:
             good &= self.grid.overlaps(wavelength)
-        good &= there.numpy()[:, None]
+        good &= there.cpu().numpy()[:, None]
         ivar = np.where(good, 1.0, 0.0) if self.config.compat else None
         return Spectrum(flux.numpy(), ivar, good, wavelength)
 

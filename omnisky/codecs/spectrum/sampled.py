@@ -149,7 +149,8 @@ class SampledSpectrumCodec(LearnedCodec):
                 "e.g. Spectrum.from_error(flux, error, wavelength)"
             )
         spectra = spectra[known]
-        flux, error, mask = _tensors(spectra, self.config)
+        tensors = _tensors(spectra, self.config)
+        flux, error, mask = (tensor.to(self.centre.device) for tensor in tensors)
         self.wavelength.copy_(torch.from_numpy(spectra.wavelength))
         log_norm = self._log_norm(flux, mask)[:, 0]
         # A decade beyond the training range on both sides: a uniform grid, not quantiles.
@@ -169,7 +170,7 @@ class SampledSpectrumCodec(LearnedCodec):
         largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
         self.basis.copy_(directions * largest.sign())
         amplitudes = z @ self.basis.T
-        self.amplitude_bins.fit(amplitudes.numpy())
+        self.amplitude_bins.fit(amplitudes.cpu().numpy())
         quantised = self.amplitude_bins.decode(self.amplitude_bins.encode(amplitudes)).float()
         residual = z - quantised @ self.basis
         self.scale.copy_(residual.square().mean(1).sqrt().median())
@@ -293,7 +294,7 @@ class SampledSpectrumCodec(LearnedCodec):
         smooth = self.amplitude_bins.decode(token).float() @ self.basis
         flux = self.reconstruct(smooth, self.autoencoder.decode(codes))
         flux = flux.double() * 10 ** self.norm_bins.decode(norm)
-        good = None if mask is None else mask.all(1, keepdim=True).expand(-1, flux.shape[1]).numpy()
+        good = None if mask is None else mask.all(1, keepdim=True).expand(flux.shape).cpu().numpy()
         return Spectrum(flux.cpu().numpy(), mask=good, wavelength=self.wavelength.cpu().numpy())
 
     def values(self) -> Tensor:
