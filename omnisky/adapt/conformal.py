@@ -163,9 +163,12 @@ def choose_blend(
     """
     fullest = richest(views, len(target))
     views = [view[chosen[view.rows]] for view in views]
-    alone = [view[fullest[view.rows] == i] for i, view in enumerate(views)]
-    of_all = _better_blend(units, [view for view in alone if len(view.rows)], target, scale)
     own = {v.index: _better_blend(units, [v], target, scale) for v in views if len(v.rows)}
+    alone = [view[fullest[view.rows] == i] for i, view in enumerate(views)]
+    alone = [view for view in alone if len(view.rows)]
+    # What is shown in one view alone need not be asked twice.
+    whole = own[alone[0].index] if len(own) == 1 else None
+    of_all = whole or _better_blend(units, alone, target, scale)
     for pattern in range(units[0].head.shares.shape[1]):
         best, clear, count = own.get(pattern, of_all)
         few = count < ENOUGH

@@ -232,10 +232,12 @@ def _choose_shares(head: EnsembleHead, views: list[View], labels: Labels, networ
     each in its fullest view.
     """
     blends = blends_of(len(head.shares)).to(head.shares)
-    own = {view.index: [view] for view in views}
-    of_all, all_known = _blend_losses(head, blends, views, labels, network)
+    own = {v.index: _blend_losses(head, blends, [v], labels, network) for v in views}
+    # What is shown in one view alone need not be asked twice.
+    whole = own[views[0].index] if len(views) == 1 else None
+    of_all, all_known = whole or _blend_losses(head, blends, views, labels, network)
     for pattern in range(head.shape.views):
-        loss, known = _blend_losses(head, blends, own.get(pattern, []), labels, network)
+        loss, known = own.get(pattern, (of_all, all_known))
         enough = known >= all_known.clamp(max=ENOUGH)
         best = blends[torch.where(enough, loss, of_all).argmin(0)]
         shares = head.shares[:, pattern]

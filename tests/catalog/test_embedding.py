@@ -84,20 +84,18 @@ def test_a_killed_run_goes_on(store, model, embedded, tmp_path, monkeypatch):
     assert _same(again, embedded)
 
 
-def test_a_run_of_other_measurements_is_not_gone_on_with(store, model, tmp_path, monkeypatch):
-    def dies(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(embedding, "_embedded", dies)
-        with pytest.raises(KeyboardInterrupt):
-            embed_store(store, tmp_path / "out", model=model)
-    with pytest.raises(ValueError, match="unfinished job that differs in"):
-        embed_store(store, tmp_path / "out", model=model, modalities=["gaia_g"])
-
-
 @IMITATED
-def test_a_run_of_another_precision_is_not_gone_on_with(store, model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        ({"modalities": ["gaia_g"]}, "unfinished job that differs in"),
+        ({"precision": "bf16"}, "unfinished job that differs in provenance"),
+    ],
+    ids=["measurements", "precision"],
+)
+def test_a_run_of_another_kind_is_not_gone_on_with(
+    store, model, tmp_path, monkeypatch, other, differs
+):
     def dies(*_):
         raise KeyboardInterrupt
 
@@ -105,8 +103,8 @@ def test_a_run_of_another_precision_is_not_gone_on_with(store, model, tmp_path, 
         patched.setattr(embedding, "_embedded", dies)
         with pytest.raises(KeyboardInterrupt):
             embed_store(store, tmp_path / "out", model=model)
-    with pytest.raises(ValueError, match="unfinished job that differs in provenance"):
-        embed_store(store, tmp_path / "out", model=model, precision="bf16")
+    with pytest.raises(ValueError, match=differs):
+        embed_store(store, tmp_path / "out", model=model, **other)
 
 
 @IMITATED
