@@ -26,7 +26,8 @@ __all__ = ["Embedding", "Packed", "Pooling", "embed_tokens", "encode_packed"]
 
 Pooling: TypeAlias = Literal["mean", "none"]
 # Tokens embedded at a time: what is worked on takes some 15 times the memory of their vectors.
-_TOKENS = 1 << 15
+# An accelerator is given more of them.
+_TOKENS, _TIMES_ELSEWHERE = 1 << 15, 4
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def embed_tokens(
     if as_released:
         pool = partial(_as_released, network, pooling)
     vectors, valid = [], []
-    for some in _batches(tokens, batch_size, packed=packed):
+    on_cpu = network.slot_modality.device.type == "cpu"
+    most = (batch_size, _TOKENS if on_cpu else _TOKENS * _TIMES_ELSEWHERE)
+    for some in _batches(tokens, most, packed=packed):
         x, mask = pool(tokens[some])
         vectors.append(x.float().cpu())
         valid.append(mask.cpu())
@@ -117,8 +120,8 @@ def _as_released(network: Transformer, pooling: Pooling, tokens: Tokens) -> tupl
     return x, torch.ones(x.shape[:-1], dtype=torch.bool)
 
 
-def _batches(tokens: Tokens, batch_size: int, *, packed: bool) -> Iterator[slice]:
-    """Yield slices of objects whose tokens, or table of tokens, can be worked on together."""
+def _batches(tokens: Tokens, most: tuple[int, int], *, packed: bool) -> Iterator[slice]:
+    """Yield slices of at most so many objects and tokens, or places in a table of tokens."""
     width = sum(ids.shape[1] for ids in tokens.values())
     count = torch.full((len(tokens),), width)
     if packed:
@@ -126,8 +129,8 @@ def _batches(tokens: Tokens, batch_size: int, *, packed: bool) -> Iterator[slice
     total = np.concatenate([[0], count.cpu().cumsum(0).numpy()])
     start = 0
     while start < len(tokens):
-        end = int(np.searchsorted(total, total[start] + _TOKENS, side="right")) - 1
-        end = min(max(end, start + 1), start + batch_size, len(tokens))
+        end = int(np.searchsorted(total, total[start] + most[1], side="right")) - 1
+        end = min(max(end, start + 1), start + most[0], len(tokens))
         yield slice(start, end)
         start = end
 
@@ -151,7 +154,7 @@ def encode_packed(network: Transformer, ids: Int[Tensor, "B S"], visible: Select
     mask = visible.mask[order]
     rows, columns = mask.nonzero(as_tuple=True)
     objects, slots = order[rows], visible.slots[order][rows, columns]
-    x = _embed(network, ids, objects, slots) + network.place_vectors(slots)
+    x = network.embeddings(ids[objects, slots], slots) + network.place_vectors(slots)
     x = x.to(network.dtype)
     lengths, repeats = count[order].unique_consecutive(return_counts=True)
     groups = [(int(r), int(n)) for n, r in zip(lengths, repeats, strict=True) if n]
@@ -165,24 +168,6 @@ def encode_packed(network: Transformer, ids: Int[Tensor, "B S"], visible: Select
         x = add_product(x, _attention(q, k, v, groups), block.attn.proj)
         x = add_mlp(x, block.mlp, block.norm2)
     return Packed(network.encoder_norm(x), objects)
-
-
-def _embed(
-    network: Transformer,
-    ids: Int[Tensor, "B S"],
-    objects: Int[Tensor, " token"],
-    slots: Int[Tensor, " token"],
-) -> Float[Tensor, "token D"]:
-    """Return token vectors; a modality is embedded for the objects that show any of it."""
-    x = network.mask_token.new_empty(len(slots), network.config.dim)
-    modality = network.slot_modality[slots]
-    for number in modality.unique().tolist():
-        here = (modality == number).nonzero()[:, 0]
-        shown, row = objects[here].unique(return_inverse=True)
-        own = network.slots_of(network.names[number])
-        vectors = network.embeddings[network.names[number]](ids[shown][:, own])
-        x[here] = vectors[row, slots[here] - own[0]]
-    return x
 
 
 def _heads(

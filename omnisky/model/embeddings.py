@@ -9,8 +9,10 @@ learnable, and it needs a fraction of the parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -24,7 +26,9 @@ __all__ = [
     "VECTOR_SCALE",
     "ModalityEmbedding",
     "ModalityLogits",
+    "TokenEmbedding",
     "TokenGroupWeights",
+    "TokenLogits",
     "expected_values",
     "has_values",
     "set_values",
@@ -107,83 +111,180 @@ class TokenGroupWeights(nn.Module):
         self.refresh()
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Rows of one token group, sorted by token.
+
+    Parameters
+    ----------
+    count : int
+        How many there are.
+    widest : int
+        How many the token has that has most.
+    token : LongTensor, shape (row,)
+        Number of each row's token in the group.
+    place : LongTensor, shape (row,)
+        Where each row is in a table of `widest` rows for each token, flattened.
+    """
+
+    count: int
+    widest: int
+    token: Int[Tensor, " row"]
+    place: Int[Tensor, " row"]
+
+    def spread(self, x: Float[Tensor, "row a"], n_tokens: int) -> Float[Tensor, "token widest a"]:
+        """Return the rows of each token side by side, zeros where one has fewer than another."""
+        table = x.new_zeros(n_tokens * self.widest, x.shape[1]).index_copy(0, self.place, x)
+        return table.view(n_tokens, self.widest, x.shape[1])
+
+    def gathered(self, table: Float[Tensor, "token widest b"]) -> Float[Tensor, "row b"]:
+        """Return rows again."""
+        return table.flatten(0, 1).index_select(0, self.place)
+
+
 class _GroupEmbedding(TokenGroupWeights):
     initial_scale = 0.1
 
-    def forward(self, ids: Int[Tensor, "B token"]) -> Float[Tensor, "B token D"]:
-        if self.group.kind == "ordinal":
-            position = torch.arange(self.group.n_tokens, device=ids.device)
-            return torch.einsum("btf,tfd->btd", self.features[position, ids], self.weight)
-        if self.group.levels:
-            return self.features[ids] @ self.weight
-        return F.embedding(ids, self.weight)
+    def forward(self, ids: Int[Tensor, " row"], part: _Part) -> Float[Tensor, "row D"]:
+        """Return the vectors of ids."""
+        if self.group.kind != "ordinal":
+            levels = self.group.levels
+            return self.features[ids] @ self.weight if levels else F.embedding(ids, self.weight)
+        features = self.features[part.token, ids]
+        if len(self.weight) == 1:
+            return features @ self.weight[0]
+        return part.gathered(torch.bmm(part.spread(features, len(self.weight)), self.weight))
 
 
 class _GroupLogits(TokenGroupWeights):
     # Decoder outputs have unit variance in every dimension: a fresh model is nearly undecided.
     initial_scale = 0.02
 
-    def forward(
-        self, x: Float[Tensor, "row D"], position: Int[Tensor, " row"]
-    ) -> Float[Tensor, "row id"]:
+    def forward(self, x: Float[Tensor, "row D"], part: _Part) -> Float[Tensor, "row id"]:
+        """Score every id."""
         if self.group.kind != "ordinal":
             table = self.features @ self.weight if self.group.levels else self.weight
             return x @ table.T
-        logits = torch.empty(len(x), self.group.vocab_size, device=x.device)
-        for token in position.unique().tolist():
-            row = position == token
-            logits[row] = (x[row] @ self.weight[token].T @ self.features[token].T).float()
-        return logits
+        if len(self.weight) == 1:
+            return self._score(x)
+        wide = part.spread(x, len(self.weight))
+        return part.gathered(torch.bmm(torch.bmm(wide, self.weight.mT), self.features.mT)).float()
 
-    def expect(
-        self, x: Float[Tensor, "row D"], position: Int[Tensor, " row"]
-    ) -> Float[Tensor, "row number"]:
-        """Return what an ordinal id is expected to mean: `ANSWER_NUMBERS` numbers a row.
+    def _score(self, x: Float[Tensor, "row D"]) -> Float[Tensor, "row id"]:
+        """Score every id of the group's one token."""
+        return (x @ self.weight[0].T @ self.features[0].T).float()
+
+    def expect(self, x: Float[Tensor, "row D"]) -> Float[Tensor, "row number"]:
+        """Return what the id of the group's one token is expected to mean, `ANSWER_NUMBERS` a row.
 
         Mean of the standardised value, mean cosine of the rank (outliers do not move it), and the
         logarithm of the value's spread.
         """
-        chance = self.forward(x, position).softmax(-1)
-        meaning = self.features[:, :, [1, 3]][position]
-        mean = torch.einsum("ri,rif->rf", chance, meaning)
-        value = meaning[..., 0] - mean[:, :1]
-        spread = torch.einsum("ri,ri->r", chance, value**2)
+        chance = self._score(x).softmax(-1)
+        meaning = self.features[0][:, [1, 3]]
+        mean = chance @ meaning
+        value = meaning[:, 0] - mean[:, :1]
+        spread = (chance * value**2).sum(1)
         # A floor far below one bin: certainty must stay finite.
         return torch.cat([mean, 0.5 * torch.log(spread + 1e-8)[:, None]], dim=1)
 
 
 class ModalityEmbedding(nn.Module):
-    """Embed the tokens of one modality, without position and modality vectors."""
+    """Hold what embeds the tokens of one modality."""
 
     def __init__(self, modality: ModalityTokens, dim: int) -> None:
         super().__init__()
-        self.sizes = [g.n_tokens for g in modality.groups]
         self.groups = nn.ModuleList(_GroupEmbedding(g, dim) for g in modality.groups)
-
-    def forward(self, ids: Int[Tensor, "B token"]) -> Float[Tensor, "B token D"]:
-        parts = [g(i) for g, i in zip(self.groups, ids.split(self.sizes, dim=1), strict=True)]
-        return torch.cat(parts, dim=1)
 
 
 class ModalityLogits(nn.Module):
-    """Score every id of requested tokens of one modality."""
+    """Hold what scores the ids of one modality."""
 
     def __init__(self, modality: ModalityTokens, dim: int) -> None:
         super().__init__()
-        self.sizes = [g.n_tokens for g in modality.groups]
         self.groups = nn.ModuleList(_GroupLogits(g, dim) for g in modality.groups)
 
+
+class _ByModality(nn.ModuleDict):
+    """Hold a module for each modality, in the order of the slots."""
+
+    def divided(
+        self, slots: Int[Tensor, " row"]
+    ) -> tuple[Int[Tensor, " row"], list[tuple[str, TokenGroupWeights, _Part]]]:
+        """Sort rows by slot and divide them among all token groups.
+
+        What has to be known of an accelerator's tensors for that is waited for once, not once a
+        group.
+
+        Returns
+        -------
+        order : LongTensor, shape (row,)
+            The order that sorts them.
+        parts : list of (str, Module, _Part)
+            Modality and module of each group, and its rows, which come one group after the other.
+        """
+        listed = [(name, group) for name, own in self.items() for group in _groups_of(own)]
+        sizes = np.array([group.group.n_tokens for _, group in listed])
+        counts = slots.bincount(minlength=int(sizes.sum())).cpu().numpy()
+        first = np.cumsum(sizes) - sizes
+        widest, total = np.maximum.reduceat(counts, first), np.add.reduceat(counts, first)
+        # Of each slot, then of each row.
+        token = np.arange(len(counts)) - np.repeat(first, sizes)
+        start = token * np.repeat(widest, sizes) - (np.cumsum(counts) - counts)
+        places = np.stack([np.repeat(token, counts), np.repeat(start, counts)])
+        places[1] += np.arange(places.shape[1])
+        there = torch.from_numpy(places).to(slots.device).split(total.tolist(), dim=1)
+        parts = [
+            (name, group, _Part(int(n), int(w), *own))
+            for (name, group), n, w, own in zip(listed, total, widest, there, strict=True)
+        ]
+        return slots.argsort(stable=True), parts
+
+
+class TokenEmbedding(_ByModality):
+    """Embed tokens of any modality, without position and modality vectors."""
+
+    def __init__(self, modalities: Iterable[ModalityTokens], dim: int) -> None:
+        super().__init__({m.name: ModalityEmbedding(m, dim) for m in modalities})
+
     def forward(
-        self, x: Float[Tensor, "row D"], position: Int[Tensor, " row"]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Return, for each token group with rows, (row numbers, logits)."""
-        found, first = [], 0
-        for group, size in zip(self.groups, self.sizes, strict=True):
-            rows = ((position >= first) & (position < first + size)).nonzero()[:, 0]
-            if len(rows):
-                found.append((rows, group(x[rows], position[rows] - first)))
-            first += size
-        return found
+        self, ids: Int[Tensor, " row"], slots: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row D"]:
+        """Return the vectors of ids at some slots."""
+        order, parts = self.divided(slots)
+        shown = ids[order].split([part.count for _, _, part in parts])
+        # In training all are part of the graph: the optimizer and other processes expect each
+        # weight to have a gradient, zero if need be.
+        vectors = torch.cat(
+            [
+                group(own, part)
+                for own, (_, group, part) in zip(shown, parts, strict=True)
+                if self.training or part.count
+            ]
+        )
+        return torch.zeros_like(vectors).index_copy(0, order, vectors)
+
+
+class TokenLogits(_ByModality):
+    """Score every id of requested tokens of any modality."""
+
+    def __init__(self, modalities: Iterable[ModalityTokens], dim: int) -> None:
+        super().__init__({m.name: ModalityLogits(m, dim) for m in modalities})
+
+    def forward(
+        self, x: Float[Tensor, "row D"], slots: Int[Tensor, " row"]
+    ) -> list[tuple[str, Tensor, Tensor]]:
+        """Return (modality, row numbers, logits) for each token group that has rows."""
+        order, parts = self.divided(slots)
+        counts = [part.count for _, _, part in parts]
+        vectors = x.index_select(0, order).split(counts)
+        return [
+            (name, rows, group(own, part))
+            for rows, own, (name, group, part) in zip(
+                order.split(counts), vectors, parts, strict=True
+            )
+            if part.count
+        ]
 
 
 def expected_values(module: nn.Module, x: Float[Tensor, "row D"]) -> Float[Tensor, "row number"]:
@@ -191,7 +292,7 @@ def expected_values(module: nn.Module, x: Float[Tensor, "row D"]) -> Float[Tenso
     assert isinstance(module, ModalityLogits)
     (group,) = module.groups
     assert isinstance(group, _GroupLogits)
-    return group.expect(x, torch.zeros(len(x), dtype=torch.long, device=x.device))
+    return group.expect(x)
 
 
 def set_values(module: nn.Module, values: Tensor) -> None:
@@ -219,11 +320,17 @@ def has_values(module: nn.Module, values: Tensor) -> bool:
     )
 
 
-def _by_group(module: nn.Module, values: Tensor) -> Iterator[tuple[TokenGroupWeights, Tensor]]:
-    """Yield each ordinal group with its part of the values."""
+def _groups_of(module: nn.Module) -> Iterator[TokenGroupWeights]:
+    """Yield the token groups of a `ModalityEmbedding` or `ModalityLogits`."""
     assert isinstance(module, (ModalityEmbedding, ModalityLogits))
     for group in module.groups:
         assert isinstance(group, TokenGroupWeights)
+        yield group
+
+
+def _by_group(module: nn.Module, values: Tensor) -> Iterator[tuple[TokenGroupWeights, Tensor]]:
+    """Yield each ordinal group with its part of the values."""
+    for group in _groups_of(module):
         if group.group.kind == "ordinal":
             yield group, values[: group.group.n_tokens, : group.group.vocab_size]
             values = values[group.group.n_tokens :]

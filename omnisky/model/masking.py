@@ -120,8 +120,8 @@ def sample_masks(
         seen = torch.where(complete[:, None], everything, seen)
     # An object that shows all it has could be asked for nothing: take one slot back.
     spare = seen & (seen == present).all(1, keepdim=True) & (seen.sum(1, keepdim=True) > 1)
-    returned = _ranks(_uniform(seen.shape, generator).masked_fill(~spare, 2)) == 0
-    seen = seen & ~(returned & spare)
+    returned = _uniform(seen.shape, generator).masked_fill(~spare, 2).argmin(1, keepdim=True)
+    seen = seen.scatter(1, returned, seen.gather(1, returned) & ~spare.gather(1, returned))
     asked = _choose_targets(present & ~seen, wanted, member, config, generator)
     return _select(seen), _select(asked)
 
@@ -132,7 +132,9 @@ def _uniform(shape: torch.Size | tuple[int, ...], generator: torch.Generator) ->
 
 def _ranks(scores: Float[Tensor, "B S"]) -> Int[Tensor, "B S"]:
     """Return each slot's place, 0 the smallest score."""
-    return scores.argsort(dim=1).argsort(dim=1)
+    order = scores.argsort(dim=1)
+    places = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
 
 
 def _pick_modality(allowed: Tensor, member: Tensor, generator: torch.Generator) -> Tensor:
@@ -168,8 +170,11 @@ def _favour(
 
 def _first(allowed: Tensor, scores: Tensor, budget: int | Tensor) -> Bool[Tensor, "B S"]:
     """Return the allowed slots, or as many as the budget holds, those of small score first."""
+    most = min(int(torch.as_tensor(budget).max()), scores.shape[1])
     # Scores are tiers up to 2 plus a random number.
-    return (_ranks(scores.masked_fill(~allowed, 9)) < budget) & allowed
+    order = scores.masked_fill(~allowed, 9).topk(most, dim=1, largest=False).indices
+    within = (torch.arange(most, device=scores.device) < budget).expand_as(order)
+    return torch.zeros_like(allowed).scatter_(1, order, within) & allowed
 
 
 def _choose_inputs(
@@ -184,15 +189,17 @@ def _choose_inputs(
     budget = (_uniform((len(allowed), 1), generator) * config.input_budget).floor() + 1
     if config.fill:
         budget = torch.full_like(budget, config.input_budget)
-    place = _ranks(random.masked_fill(~(allowed & of_first), 2))
+    drawn = _first(allowed & of_first, random, wanted)
     # Tier 0: the drawn tokens of the first modality; tier 1: all others; its rest stays hidden.
-    tier = torch.where(of_first & (place < wanted), 0.0, 1.0)
-    single = _first(allowed & ~(of_first & (place >= wanted)), tier + random, budget)
+    tier = torch.where(drawn, 0.0, 1.0)
+    single = _first(allowed & ~(of_first & ~drawn), tier + random, budget)
     kept = _uniform((len(allowed), len(member)), generator)
     kept = (kept < _uniform((len(allowed), 1), generator)) | first
+    showing = _uniform((len(allowed), 1), generator) < config.whole
+    if not bool(showing.any()):
+        return single
     kept_slots = allowed & (kept.float() @ member.float() > 0)
-    whole = _first(kept_slots, random, config.input_budget)
-    return torch.where(_uniform((len(allowed), 1), generator) < config.whole, whole, single)
+    return torch.where(showing, _first(kept_slots, random, config.input_budget), single)
 
 
 def _choose_targets(
@@ -224,6 +231,9 @@ def _beta(a: float, b: float, shape: tuple[int, ...], generator: torch.Generator
 
 def _select(chosen: Bool[Tensor, "B S"]) -> Selection:
     """Turn a table of chosen slots into lists of slot numbers, as long as the longest."""
-    longest = max(int(chosen.sum(1).max()), 1)
-    order = (~chosen).int().argsort(dim=1, stable=True)[:, :longest]
-    return Selection(order, torch.gather(chosen, 1, order))
+    count = chosen.sum(1, keepdim=True)
+    mask = torch.arange(max(int(count.max()), 1), device=chosen.device) < count
+    slots = torch.zeros(mask.shape, dtype=torch.long, device=chosen.device)
+    # Row by row, as both tables are read.
+    slots[mask] = chosen.nonzero()[:, 1]
+    return Selection(slots, mask)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from omnisky.codecs.tokens import Tokens
 from omnisky.modalities import UnknownModalityError
@@ -21,8 +22,8 @@ from omnisky.model.blocks import DecoderBlock, EncoderBlock, initialise, norm
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import (
     VECTOR_SCALE,
-    ModalityEmbedding,
-    ModalityLogits,
+    TokenEmbedding,
+    TokenLogits,
     expected_values,
 )
 from omnisky.model.positions import fixed_positions
@@ -30,8 +31,9 @@ from omnisky.model.training import Trainable
 
 __all__ = ["Encoded", "Selection", "Transformer", "layout_buffers"]
 
-# Groups of similar length a batch is encoded in; more of them save little and cost calls.
-_GROUPS = 4
+# Groups of similar length a batch is encoded in; more of them save little and cost calls. On an
+# accelerator calls cost more than padding, unless there are many numbers.
+_GROUPS, _MANY = 4, 1 << 25
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,6 @@ class Selection:
     def __getitem__(self, rows: Tensor) -> Selection:
         """Return the selection of some objects."""
         return Selection(self.slots[rows], self.mask[rows])
-
-    def trimmed(self, rows: Tensor) -> Selection:
-        """Return the selection of some objects, as wide as they need.
-
-        Selections made by `sample_masks` name their slots first and pad behind.
-        """
-        here = self[rows]
-        width = max(int(here.mask.any(0).nonzero().max()) + 1, 1) if bool(here.mask.any()) else 1
-        return Selection(here.slots[:, :width], here.mask[:, :width])
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,6 @@ class Transformer(Trainable):
     """
 
     slot_modality: Tensor
-    slot_position: Tensor
     fixed_positions: Tensor
     # Of a checkpoint of AION-1, for writing one; see `omnisky.model.aion`.
     released_drawing: Tensor | None = None
@@ -118,8 +110,8 @@ class Transformer(Trainable):
         initialise(self)
         self.mask_token = nn.Parameter(torch.randn(1, 1, dim) * VECTOR_SCALE)
         listed = config.modalities
-        self.embeddings = nn.ModuleDict({m.name: ModalityEmbedding(m, dim) for m in listed})
-        self.logits = nn.ModuleDict({m.name: ModalityLogits(m, dim) for m in listed})
+        self.embeddings = TokenEmbedding(listed, dim)
+        self.logits = TokenLogits(listed, dim)
         self.modality_vectors = nn.ParameterDict(
             {m.name: nn.Parameter(torch.randn(dim) * VECTOR_SCALE) for m in listed}
         )
@@ -208,39 +200,35 @@ class Transformer(Trainable):
             positions = self.fixed_positions
         else:
             positions = torch.cat([self.position_vectors[n] for n in self.names])
-        return positions[slots] + modality[self.slot_modality[slots]]
+        # Not by indexing, which adds up the gradients of a vector one after the other.
+        return F.embedding(slots, positions) + F.embedding(self.slot_modality[slots], modality)
 
     def embed_slots(self, ids: Int[Tensor, "B S"], visible: Selection) -> Float[Tensor, "B N D"]:
-        """Return the token vectors of some slots, without place vectors."""
-        shown = self.slot_modality[visible.slots[visible.mask]]
-        # In training all are part of the graph: the optimizer and other processes expect each
-        # weight to have a gradient, zero if need be.
-        needed = list(range(len(self.names))) if self.training else shown.unique().tolist()
-        if not needed:
-            return self.mask_token.expand(*visible.slots.shape, -1)
-        where = torch.zeros_like(self.slot_modality)
-        parts, first = [], 0
-        for number in needed:
-            slots = self.slots_of(self.names[number])
-            parts.append(self.embeddings[self.names[number]](ids[:, slots]))
-            where[slots] = torch.arange(first, first + len(slots), device=ids.device)
-            first += len(slots)
-        place = where[visible.slots][..., None].expand(-1, -1, self.config.dim)
-        return torch.cat(parts, 1).gather(1, place)
+        """Return the token vectors of some slots, without place vectors; zero where masked."""
+        rows = visible.mask.flatten().nonzero()[:, 0]
+        shown = ids.gather(1, visible.slots).flatten()[rows], visible.slots.flatten()[rows]
+        if not len(rows) and not self.training:
+            return self.mask_token.new_zeros(*visible.mask.shape, self.config.dim)
+        vectors = self.embeddings(*shown)
+        flat = vectors.new_zeros(visible.mask.numel(), self.config.dim).index_copy(0, rows, vectors)
+        return flat.view(*visible.mask.shape, -1)
 
     def encode_slots(self, ids: Int[Tensor, "B S"], visible: Selection) -> Encoded:
         """Encode the visible slots of each object."""
-        place = self.place_vectors(visible.slots)
-        x = self.embed_slots(ids, visible) + place
-        mask = None
-        if not bool(visible.mask.all()):
-            mask = visible.mask[:, None, :]
-            x, place = (torch.where(visible.mask[..., None], v, 0) for v in (x, place))
+        vectors, place = self.embed_slots(ids, visible), self.place_vectors(visible.slots)
+        return self._encode(vectors, place, visible.mask)
+
+    def _encode(self, vectors: Tensor, place: Tensor, visible: Bool[Tensor, "B N"]) -> Encoded:
+        """Encode the vectors of visible tokens and of their places, shape (B, N, D) each."""
+        x, mask = vectors + place, None
+        if not bool(visible.all()):
+            mask = visible[:, None, :]
+            x, place = (torch.where(visible[..., None], v, 0) for v in (x, place))
         x, place = x.to(self.dtype), place.to(self.dtype)
         for block in self.encoder:
             x = block(x, mask)
         x = self.encoder_norm(x)
-        return Encoded(x, self.decoder_proj_context(x) + place, visible.mask)
+        return Encoded(x, self.decoder_proj_context(x) + place, visible)
 
     def decode_slots(self, encoded: Encoded, asked: Selection) -> Float[Tensor, "B M D"]:
         """Return decoder outputs for the asked slots.
@@ -248,7 +236,11 @@ class Transformer(Trainable):
         A slot attends to the asked slots of its own modality only, so that what is predicted for
         one modality does not depend on which others are asked for at the same time.
         """
-        x = (self.mask_token + self.place_vectors(asked.slots)).to(self.dtype)
+        return self._decode(encoded, self.place_vectors(asked.slots), asked)
+
+    def _decode(self, encoded: Encoded, place: Tensor, asked: Selection) -> Tensor:
+        """Decode slots, given the vectors of their places, shape (B, M, D)."""
+        x = (self.mask_token + place).to(self.dtype)
         modality = self.slot_modality[asked.slots]
         self_mask = context_mask = None
         # Without a mask, as when one modality is asked for, attention is faster. Training nearly
@@ -266,18 +258,12 @@ class Transformer(Trainable):
     ) -> list[tuple[str, Tensor, Tensor]]:
         """Return (modality, rows, logits) for each token group asked for.
 
-        Rows number the asked slots in the flattened (B, M) table.
+        Rows number the asked slots in the flattened (B, M) table; they are sorted by slot.
         """
-        flat, kept = decoded.flatten(0, 1).to(self.mask_token.dtype), asked.mask.flatten()
-        modality = self.slot_modality[asked.slots].flatten()
-        position = self.slot_position[asked.slots].flatten()
-        found = []
-        for number, name in enumerate(self.names):
-            rows = ((modality == number) & kept).nonzero()[:, 0]
-            if len(rows):
-                for part, logits in self.logits[name](flat[rows], position[rows]):
-                    found.append((name, rows[part], logits))
-        return found
+        rows = asked.mask.flatten().nonzero()[:, 0]
+        vectors = decoded.flatten(0, 1).index_select(0, rows).to(self.mask_token.dtype)
+        found = self.logits(vectors, asked.slots.flatten()[rows])
+        return [(name, rows[part], logits) for name, part, logits in found]
 
     def forward(
         self, ids: Int[Tensor, "B S"], visible: Selection, asked: Selection
@@ -287,12 +273,19 @@ class Transformer(Trainable):
         Objects are encoded in groups of similar numbers of visible slots, so that little padding
         is computed; the result does not depend on it.
         """
-        order = visible.mask.sum(1).argsort()
-        decoded = []
-        for rows in order.chunk(_GROUPS):
-            group = visible.trimmed(rows)
-            decoded.append(self.decode_slots(self.encode_slots(ids[rows], group), asked[rows]))
-        return self.predict(torch.cat(decoded)[order.argsort()], asked)
+        vectors, place = self.embed_slots(ids, visible), self.place_vectors(visible.slots)
+        wanted, decoded = self.place_vectors(asked.slots), []
+        order, widths = _sorted_by_width(visible.mask)
+        few = vectors.device.type != "cpu" and vectors.numel() < _MANY
+        chunks = order.chunk(1 if few or len(set(widths)) == 1 else _GROUPS)
+        for rows in chunks:
+            width = widths[sum(map(len, decoded)) + len(rows) - 1]
+            x, where = (t.index_select(0, rows)[:, :width] for t in (vectors, place))
+            # A mask of other strides would be compiled for anew.
+            shown = visible.mask.index_select(0, rows)[:, :width].contiguous()
+            encoded = self._encode(x, where, shown)
+            decoded.append(self._decode(encoded, wanted.index_select(0, rows), asked[rows]))
+        return self.predict(torch.cat(decoded).index_select(0, order.argsort()), asked)
 
     def encode(self, tokens: Tokens) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"]]:
         """Encode all tokens given; differentiable.
@@ -364,12 +357,18 @@ class Transformer(Trainable):
         return self.encode_slots(*self.select_given(tokens))
 
 
+def _sorted_by_width(mask: Bool[Tensor, "B N"]) -> tuple[Int[Tensor, " B"], list[int]]:
+    """Return the order that sorts objects by where their last visible slot is, and that place."""
+    last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).clamp(min=1)
+    width, order = last.sort(stable=True)
+    return order, width.tolist()
+
+
 def layout_buffers(config: ModelConfig) -> dict[str, Tensor]:
     """Return what follows from the configuration: each slot's modality and place."""
     listed = config.modalities
     buffers = {
         "slot_modality": torch.cat([torch.full((m.n_tokens,), i) for i, m in enumerate(listed)]),
-        "slot_position": torch.cat([torch.arange(m.n_tokens) for m in listed]),
     }
     if config.positions == "fixed":
         vectors = [fixed_positions(m.grid, config.dim) for m in listed]

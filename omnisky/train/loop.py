@@ -1,8 +1,9 @@
 """How does training run? One step after the other, so that a killed run goes on as if it had not.
 
-On one machine, with the same number of processes, a run that was killed and started again ends
-with the same bits as one that was not: weights, optimizer and the position in the data are
-restored; the order of objects, all random numbers and the learning rate follow from the step.
+On the CPU of one machine, with the same number of processes, a run that was killed and started
+again ends with the same bits as one that was not (accelerators may round otherwise): weights,
+optimizer and the position in the data are restored; the order of objects, all random numbers and
+the learning rate follow from the step.
 """
 
 from __future__ import annotations
@@ -137,6 +138,9 @@ class _Run:
         self.schedule = build_schedule(self.optimizer, config)
         self.sampler = _sampler(objective, config, processes)
         self.average = MovingAverage(self.module, config.ema) if config.ema else None
+        # Where the sampler is after the steps done; it may be a batch further, see `_advance`.
+        self.position = self.sampler.state_dict()
+        self.upcoming: tuple[Tensor, dict] | None = None
         self.taker = Step(objective, self.wrapped, self.optimizer, config, processes)
         self.speed = Speed(config, processes)
         self.averages = Averages()
@@ -169,20 +173,27 @@ class _Run:
 
     def _advance(self) -> str:
         """Take a step, or say why it was not taken and be as before it."""
-        position = self.sampler.state_dict()
         buffers = {n: b.clone() for n, b in self.module.named_buffers() if n in self.held}
-        problem = self.taker.take(self.step, self.sampler.next_batch(), self.averages)
+        indices, position = self.upcoming or self._next_batch()
+        another = self.taker.ahead and self.step + 1 < self.config.steps
+        self.upcoming = self._next_batch() if another else None
+        coming = self.upcoming[0] if self.upcoming else None
+        problem = self.taker.take(self.step, indices, self.averages, coming)
         if problem:
-            self.sampler.load_state_dict(position)
             for name, buffer in self.module.named_buffers():
                 if name in buffers:
                     buffer.copy_(buffers[name])
             return problem
+        self.position = position
         self.schedule.step()
         self.step += 1
         if self.average is not None:
             self.average.update(self.step)
         return ""
+
+    def _next_batch(self) -> tuple[Tensor, dict]:
+        """Return objects, and where the sampler is after them."""
+        return self.sampler.next_batch(), self.sampler.state_dict()
 
     def _rescue(self, out: Path, log: RunLog | None) -> str:
         """Keep what there was before a step that was not taken, and say where."""
@@ -240,7 +251,7 @@ class _Run:
         state = {
             "config": dataclasses.asdict(self.config),
             "fingerprint": self.objective.fingerprint,
-            "sampler": self.sampler.state_dict(),
+            "sampler": self.position,
             "metrics": self.metrics,
             "world_size": self.processes.world_size,
             "torch": torch.__version__,
@@ -287,6 +298,7 @@ class _Run:
         if self.average is not None:
             self.average.load_state_dict(found.average)
         self.sampler.load_state_dict(found.state["sampler"])
+        self.position = self.sampler.state_dict()
         self.step = self.kept = found.step
         self.metrics = found.state["metrics"]
         self.schedule = build_schedule(self.optimizer, self.config, self.step)

@@ -7,6 +7,7 @@ weights and metrics stay what they were.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,6 +25,7 @@ from omnisky.train.sampler import seed_all, step_generator
 __all__ = [
     "CodeObjective",
     "DescribedObjective",
+    "DrawingObjective",
     "MixedObjective",
     "Objective",
     "SharedObjective",
@@ -142,6 +144,27 @@ class DescribedObjective(Objective, Protocol):
         ...
 
 
+@runtime_checkable
+class DrawingObjective(Objective, Protocol):
+    """An objective that can make a batch ready before its weights are what they shall be.
+
+    While an accelerator computes a step, the processor makes the next batch ready in a thread.
+    """
+
+    def draw(self, indices: Tensor, generator: torch.Generator) -> Any:
+        """Return a batch of some objects on the device that computes; global state is not used."""
+        ...
+
+    def loss_of(self, module: nn.Module, drawn: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Return what `loss` does, for what `draw` returned."""
+        ...
+
+
+def _computes_elsewhere(processes: Processes) -> bool:
+    """Tell whether the processor has time to spare while a step is computed."""
+    return processes.device.type != "cpu"
+
+
 class Step:
     """Take steps of one run.
 
@@ -169,10 +192,15 @@ class Step:
     ) -> None:
         self.objective, self.wrapped, self.optimizer = objective, wrapped, optimizer
         self.config, self.processes = config, processes
+        self.ahead = isinstance(objective, DrawingObjective) and _computes_elsewhere(processes)
+        self._thread = ThreadPoolExecutor(1) if self.ahead else None
+        self._coming: tuple[int, Future[list[Any]]] | None = None
         if processes.is_main and config.precision == "bf16":
             warn_if_imitated(processes.device, torch.bfloat16, "fp32")
 
-    def take(self, step: int, indices: Tensor, averages: Averages) -> str:
+    def take(
+        self, step: int, indices: Tensor, averages: Averages, coming: Tensor | None = None
+    ) -> str:
         """Take one step and count its metrics, or say in all processes why it was not taken.
 
         Parameters
@@ -183,6 +211,8 @@ class Step:
             This process's objects.
         averages : Averages
             Where to count.
+        coming : LongTensor, shape (object,), optional
+            Its objects of the next step, if they shall be made ready meanwhile.
 
         Returns
         -------
@@ -192,16 +222,21 @@ class Step:
         """
         generator = self._generator(step)
         self.optimizer.zero_grad(set_to_none=True)
-        # In strides: objects of several sources lie source by source.
-        count = self.config.accumulate
-        parts = [indices[first::count] for first in range(count)]
+        parts, count = self._parts(indices), self.config.accumulate
+        ready = self._ready(step)
+        if coming is not None and self._thread is not None:
+            stream = self.config.seed, step + 1, self.processes.rank
+            self._coming = step + 1, self._thread.submit(self._draw, self._parts(coming), stream)
         losses, counted = [], []
         for number, part in enumerate(parts, 1):
             # Gradients of several processes are averaged once, with the last micro-batch. Where
             # they are divided, each time: whole ones of all weights would have to be kept.
             waits = isinstance(self.wrapped, DistributedDataParallel) and number < count
             with self.wrapped.no_sync() if waits else nullcontext():  # type: ignore[operator]
-                loss, metrics = self._loss(part, generator)
+                if ready is None:
+                    loss, metrics = self._loss(part, generator)
+                else:
+                    loss, metrics = self._loss_of(ready[number - 1])
                 # Exact for one micro-batch.
                 (loss / count).backward()
             losses.append(loss.detach())
@@ -214,6 +249,25 @@ class Step:
             averages.add(one)
         self.optimizer.step()
         return ""
+
+    def _parts(self, indices: Tensor) -> list[Tensor]:
+        """Return the objects of each micro-batch."""
+        # In strides: objects of several sources lie source by source.
+        count = self.config.accumulate
+        return [indices[first::count] for first in range(count)]
+
+    def _draw(self, parts: list[Tensor], stream: tuple[int, int, int]) -> list[Any]:
+        """Make all micro-batches of a step ready, with the numbers that it would draw itself."""
+        assert isinstance(self.objective, DrawingObjective)
+        generator = step_generator(*stream)
+        return [self.objective.draw(part, generator) for part in parts]
+
+    def _ready(self, step: int) -> list[Any] | None:
+        """Return the micro-batches of a step if they were made ready."""
+        if self._coming is None or self._coming[0] != step:
+            return None
+        ready, self._coming = self._coming[1].result(), None
+        return ready
 
     def _generator(self, step: int) -> torch.Generator:
         """Return the step's generator, after seeding the global ones alike."""
@@ -229,6 +283,11 @@ class Step:
     def _loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Any]:
         with self.autocast():
             return self.objective.loss(self.wrapped, indices, generator)
+
+    def _loss_of(self, drawn: Any) -> tuple[Tensor, Any]:
+        assert isinstance(self.objective, DrawingObjective)
+        with self.autocast():
+            return self.objective.loss_of(self.wrapped, drawn)
 
     def _clip(self) -> Tensor:
         """Shorten the gradient if it is too long, and return its length before."""

@@ -177,7 +177,7 @@ def test_sources_are_mixed_by_weight(tokenizer, tmp_path):
     sampler = MixtureSampler(*zip(*objective.mixture, strict=True), 8, 0)
     indices = sampler.next_batch()
     assert int((indices < len(tables[0])).sum()) == 6
-    batch = objective._drawn(indices.numpy(), torch.Generator().manual_seed(0))
+    batch = objective.draw(indices, torch.Generator().manual_seed(0))
     numbers = torch.cat([network.slots_of(n) for n in FLUXES])
     for row, index in enumerate(indices.tolist()):
         shown = batch.visible.slots[row][batch.visible.mask[row]]

@@ -81,7 +81,7 @@ def attend_normed(
     """
     q, k, v = heads
     if not (_plain(q, norms[0]) and _plain(k, norms[1]) and q.dtype == k.dtype == v.dtype):
-        q, k = norms[0](q), norms[1](k)
+        q, k = _normed(q, norms[0]), _normed(k, norms[1])
         there = (t.transpose(1, 2) for t in (q, k, v))
         return F.scaled_dot_product_attention(*there, attn_mask=mask).transpose(1, 2).flatten(2)
     assert isinstance(norms[0], nn.LayerNorm)
@@ -90,6 +90,15 @@ def attend_normed(
     found = _AttentionOfNormed.apply(q, k, v, *gains, (mask, *eps))
     assert isinstance(found, Tensor)
     return found
+
+
+def _normed(x: Tensor, norm: nn.Module) -> Tensor:
+    """Return vectors normalised, in the type they have."""
+    if type(norm) is not nn.LayerNorm or norm.bias is not None or norm._forward_hooks:
+        return norm(x)
+    # Autocast would make them float32, which attention rounds again.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), None, norm.eps)
 
 
 def _plain(x: Tensor, norm: nn.Module, *linears: nn.Module) -> bool:

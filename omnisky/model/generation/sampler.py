@@ -233,12 +233,12 @@ class Sampler:
             shape = (-1, 1, asked.shape[2]) if anew else asked.shape
             decoded = kept.ask(slots[asked].reshape(shape), there.reshape(shape))
             flat = decoded.flatten(0, 2)[rows].to(self.network.mask_token.dtype)
-            found = self.network.logits[target.name](flat, asked.flatten()[rows])
+            found = self.network.logits(flat, slots[asked.flatten()[rows]])
             if parts:
                 pairs = zip(parts, found, strict=True)
-                parts = [(p, old + branch.weight * new) for (p, old), (_, new) in pairs]
+                parts = [(p, old + branch.weight * new) for (p, old), (_, _, new) in pairs]
             else:
-                parts = [(p, branch.weight * new) for p, new in found]
+                parts = [(p, branch.weight * new) for _, p, new in found]
         token = asked.flatten()[rows]
         yield from ((part, target.possible(logits, token[part])) for part, logits in parts)
 
@@ -260,9 +260,8 @@ class Sampler:
         if self.fresh or not bool(there.any()):
             return
         slots = self.network.slots_of(target.name)
-        vectors = self.network.embeddings[target.name](self.ids[..., slots].flatten(0, 1))
-        vectors = vectors.unflatten(0, kept.shape[:2])
-        vectors = vectors.gather(2, kept[..., None].expand(-1, -1, -1, vectors.shape[-1]))
+        shown = self.ids[..., slots].gather(2, kept).flatten(), slots[kept].flatten()
+        vectors = self.network.embeddings(*shown).unflatten(0, kept.shape)
         self.branches = [
             (branch, so_far.append(vectors, slots[kept], there)) for branch, so_far in self.branches
         ]

@@ -148,8 +148,16 @@ class Laid:
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """What the network is given, and what it is asked."""
+class Batch:
+    """What the network is given, and what it is asked.
+
+    Parameters
+    ----------
+    ids : LongTensor, shape (B, S)
+        Table of ids.
+    visible, asked : Selection
+        What is shown, and what is asked for.
+    """
 
     ids: Tensor
     visible: Selection
@@ -232,8 +240,11 @@ class PretrainingObjective:
         self, module: nn.Module, indices: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Return the loss and the mean cross-entropy a token of each modality asked for."""
-        batch = self._drawn(indices.numpy(), generator)
-        targets = batch.targets
+        return self.loss_of(module, self.draw(indices, generator))
+
+    def loss_of(self, module: nn.Module, drawn: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Return what `loss` does, of objects that `draw` read."""
+        batch, targets = drawn, drawn.targets
         total = torch.zeros((), device=targets.device)
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
@@ -244,7 +255,7 @@ class PretrainingObjective:
             counts[name] = counts.get(name, 0) + len(rows)
         metrics = {f"entropy/{name}": s / counts[name] for name, s in sums.items()}
         work = work_of(self.transformer, batch.visible, batch.asked)
-        return total / len(indices), metrics | work
+        return total / len(batch.ids), metrics | work
 
     def describe(self, index: int) -> str:
         """Return the name of a training object, its source, and its row in the table of tokens."""
@@ -253,14 +264,15 @@ class PretrainingObjective:
         where = f"row {row} of the training tokens of the {table.name}"
         return where if table.objects is None else f"{table.objects[row]}, {where}"
 
-    def _drawn(self, indices: np.ndarray, generator: torch.Generator) -> _Batch:
+    def draw(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Read objects and draw what they show; those of one source come one after the other."""
-        owner = np.searchsorted(self._starts, indices, side="right") - 1
+        rows = indices.numpy()
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
         width = len(self.transformer.slot_modality)
         ids, visible, asked = [], [], []
         for number in np.unique(owner).tolist():
             source = self.sources[number]
-            mine, present = source.take(indices[owner == number] - self._starts[number])
+            mine, present = source.take(rows[owner == number] - self._starts[number])
             # Slots that the source has not are no part of it: masks of few slots are drawn fast.
             favoured = source.local(self.favoured)
             masking = self.masking if favoured else replace(self.masking, favour=0.0)
@@ -270,7 +282,7 @@ class PretrainingObjective:
             ids.append(source.widened(mine, width))
             visible.append(Selection(source.slots[seen.slots], seen.mask))
             asked.append(Selection(source.slots[wanted.slots], wanted.mask))
-        batch = _Batch(torch.cat(ids), _joined(visible), _joined(asked))
+        batch = Batch(torch.cat(ids), _joined(visible), _joined(asked))
         return _moved(batch, self.transformer.slot_modality.device)
 
     def evaluate(self) -> dict[str, float]:
@@ -293,7 +305,7 @@ class PretrainingObjective:
                 counts[name] += len(rows)
         return {f"entropy/{n}": (totals[n], counts[n]) for n in totals if counts[n]}
 
-    def _held_out_batches(self, rank: int, world_size: int) -> Iterator[_Batch]:
+    def _held_out_batches(self, rank: int, world_size: int) -> Iterator[Batch]:
         """Yield a process's held-out objects, asked for one modality after the other."""
         for source in self.held_out:
             rows = source.spread(self.evaluation.objects)
@@ -307,7 +319,7 @@ class PretrainingObjective:
 
     def _given_others(
         self, source: Laid, objects: tuple[Tensor, Tensor], number: int, share: tuple[int, int]
-    ) -> _Batch | None:
+    ) -> Batch | None:
         """Ask a process's share of objects for one modality, given all others, if some can tell."""
         (ids, present), (rank, world_size) = objects, share
         mine = source.numbers[source.modality] == number
@@ -328,7 +340,7 @@ class PretrainingObjective:
         asked = Selection(source.slots[mine].expand(len(ids), -1), wanted)
         device = self.transformer.slot_modality.device
         wide = source.widened(ids, len(self.transformer.slot_modality))
-        return _moved(_Batch(wide, visible, asked), device)
+        return _moved(Batch(wide, visible, asked), device)
 
 
 def _held_back(network: Transformer) -> dict[str, Any]:
@@ -357,9 +369,15 @@ def _joined(selections: Sequence[Selection]) -> Selection:
     )
 
 
-def _moved(batch: _Batch, device: torch.device) -> _Batch:
+def _moved(batch: Batch, device: torch.device) -> Batch:
     """Return a batch on the device that computes."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        # What is pinned does not have to be waited for.
+        there = tensor.contiguous().pin_memory() if device.type == "cuda" else tensor
+        return there.to(device, non_blocking=True)
+
     visible, asked = (
-        Selection(s.slots.to(device), s.mask.to(device)) for s in (batch.visible, batch.asked)
+        Selection(moved(s.slots), moved(s.mask)) for s in (batch.visible, batch.asked)
     )
-    return _Batch(batch.ids.to(device), visible, asked)
+    return Batch(moved(batch.ids), visible, asked)
