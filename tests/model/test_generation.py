@@ -29,6 +29,16 @@ def test_a_scalar_comes_with_its_posterior(star_model, photometry):
     assert np.isin(found.samples, found.values).all()
 
 
+@pytest.mark.parametrize("method", ["roar", "maskgit", "autoregressive"])
+def test_a_scalar_of_two_tokens_comes_with_its_posterior(method):
+    flux = Scalar(np.array([3.0, 30.0]))
+    found = Model.from_pretrained("nano-sky").generate(
+        Observations({"legacysurvey_flux_r": flux}), "desi_z", n_samples=3, method=method
+    )["desi_z"]
+    assert isinstance(found, ScalarPosterior)
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-6)
+
+
 def test_a_spectrum_is_sampled_from_photometry(star_model, photometry, mini):
     found = star_model.generate(photometry, "gaia_xp", n_samples=3, steps=4)["gaia_xp"]
     assert found.samples.shape == (3, 6, 343)

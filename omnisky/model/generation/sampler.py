@@ -151,8 +151,9 @@ class Sampler:
         groups = next(m.groups for m in listed if m.name == target.name)
         count = sum(group.n_tokens for group in groups)
         every = self.sampling.method == "maskgit"
-        if every and count > 1 and (groups[0].kind, groups[0].n_tokens) == ("ordinal", 1):
-            # A single leading number may say how many others there are.
+        alone = groups[0].n_tokens == 1 or len(groups) == 1
+        if every and count > 1 and groups[0].kind == "ordinal" and alone:
+            # A single leading number may say how many others there are, or be the bin of a scalar.
             yield 1, False
             count -= 1
         for size in self.sampling.counts(count):
