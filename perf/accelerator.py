@@ -33,6 +33,7 @@ from omnisky.bench.cards import environment
 from omnisky.codecs import Tokens
 from omnisky.model import Model
 from omnisky.model.config import ModelConfig
+from omnisky.model.embedding import tokens_at_once
 from omnisky.model.transformer import Transformer
 from omnisky.train.log import Averages
 from omnisky.train.optim import build_optimizer
@@ -67,7 +68,7 @@ _CASES = {
     "base": Case("aion-base", batch=192, steps=20),
     "base compiled": Case("aion-base", batch=320, steps=30, warmup=6, compile=True),
     "large compiled": Case("aion-large", batch=128, steps=12, warmup=6, compile=True),
-    "xlarge": Case("aion-xlarge", batch=96, steps=5, warmup=2, checkpointing=True),
+    "xlarge": Case("aion-xlarge", batch=64, steps=6, warmup=2, checkpointing=True),
 }
 
 
@@ -115,13 +116,13 @@ def train(case: Case, device: torch.device) -> dict[str, Any]:
     taker = Step(objective, network, optimizer, config, processes)
     torch.cuda.reset_peak_memory_stats(device)
     averages, coming, seconds = Averages(), sampler.next_batch(), []
-    began, first = time.perf_counter(), 0.0
     peak = matmul_flops_per_second(device, torch.bfloat16)
+    began, first = time.perf_counter(), 0.0
     for step in range(case.warmup + case.steps):
         if step == case.warmup:
             first, averages = time.perf_counter() - began, Averages()
-        here, coming = coming, sampler.next_batch()
         started = time.perf_counter()
+        here, coming = coming, sampler.next_batch()
         problem = taker.take(step, here, averages, coming)
         torch.cuda.synchronize(device)
         if problem:
@@ -150,12 +151,12 @@ def train(case: Case, device: torch.device) -> dict[str, Any]:
     }
 
 
-_TEN = tuple(f"tok_flux_{b}" for b in ("g", "r", "i", "z", "w1", "w2", "w3", "w4"))
+_FLUXES = tuple(f"tok_flux_{b}" for b in ("g", "r", "i", "z", "w1", "w2", "w3", "w4"))
 _TASKS = {
     "image, 576 tokens": (1024, ("tok_image",)),
     "image, spectrum, 10 scalars, 859 tokens": (
         768,
-        ("tok_image", "tok_spectrum_desi", *_TEN, "tok_ebv", "tok_z"),
+        ("tok_image", "tok_spectrum_desi", *_FLUXES, "tok_ebv", "tok_z"),
     ),
 }
 
@@ -209,7 +210,7 @@ def _peer_embeds(peer: Any, ids: dict[str, Tensor], device: torch.device, half: 
     """Return the peer's mean vectors, batches of about as many tokens as ours."""
     count, width = len(next(iter(ids.values()))), sum(t.shape[1] for t in ids.values())
     vectors = []
-    for start in range(0, count, size := max(1, 2**15 // width)):
+    for start in range(0, count, size := max(1, tokens_at_once(device) // width)):
         part = {key: t[start : start + size].to(device) for key, t in ids.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             vectors.append(peer.encode(part, num_encoder_tokens=width).mean(1).float().cpu())

@@ -22,12 +22,11 @@ from omnisky.model.blocks import EncoderBlock, SelfAttention, compiled
 from omnisky.model.fast import add_mlp, add_product, attend_densely, product
 from omnisky.model.transformer import Selection, Transformer
 
-__all__ = ["Embedding", "Packed", "Pooling", "embed_tokens", "encode_packed"]
+__all__ = ["Embedding", "Packed", "Pooling", "embed_tokens", "encode_packed", "tokens_at_once"]
 
 Pooling: TypeAlias = Literal["mean", "none"]
 # Tokens embedded at a time: what is worked on takes some 15 times the memory of their vectors.
-# An accelerator is given more of them.
-_TOKENS, _TIMES_ELSEWHERE = 1 << 15, 4
+_TOKENS, _TOKENS_ON_ACCELERATOR = 1 << 15, 1 << 17
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,18 @@ def embed_tokens(
     if as_released:
         pool = partial(_as_released, network, pooling)
     vectors, valid = [], []
-    on_cpu = network.slot_modality.device.type == "cpu"
-    most = (batch_size, _TOKENS if on_cpu else _TOKENS * _TIMES_ELSEWHERE)
+    most = batch_size, tokens_at_once(network.slot_modality.device)
     for some in _batches(tokens, most, packed=packed):
         x, mask = pool(tokens[some])
         vectors.append(x.float().cpu())
         valid.append(mask.cpu())
     slices = {} if pooling == "mean" or as_released else network.slices(tokens)
     return Embedding(torch.cat(vectors).numpy(), torch.cat(valid).numpy(), slices)
+
+
+def tokens_at_once(device: torch.device) -> int:
+    """Return how many tokens are embedded at a time on a device."""
+    return _TOKENS if device.type == "cpu" else _TOKENS_ON_ACCELERATOR
 
 
 def _mean(network: Transformer, tokens: Tokens) -> tuple[Tensor, Tensor]:

@@ -24,8 +24,6 @@ from omnisky.model.config import ModalityTokens
 __all__ = [
     "ANSWER_NUMBERS",
     "VECTOR_SCALE",
-    "ModalityEmbedding",
-    "ModalityLogits",
     "TokenEmbedding",
     "TokenGroupWeights",
     "TokenLogits",
@@ -112,8 +110,8 @@ class TokenGroupWeights(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Rows of one token group, sorted by token.
+class _GroupRows:
+    """Say where the rows of one token group, sorted by token, belong.
 
     Parameters
     ----------
@@ -145,7 +143,7 @@ class _Part:
 class _GroupEmbedding(TokenGroupWeights):
     initial_scale = 0.1
 
-    def forward(self, ids: Int[Tensor, " row"], part: _Part) -> Float[Tensor, "row D"]:
+    def forward(self, ids: Int[Tensor, " row"], part: _GroupRows) -> Float[Tensor, "row D"]:
         """Return the vectors of ids."""
         if self.group.kind != "ordinal":
             levels = self.group.levels
@@ -160,7 +158,7 @@ class _GroupLogits(TokenGroupWeights):
     # Decoder outputs have unit variance in every dimension: a fresh model is nearly undecided.
     initial_scale = 0.02
 
-    def forward(self, x: Float[Tensor, "row D"], part: _Part) -> Float[Tensor, "row id"]:
+    def forward(self, x: Float[Tensor, "row D"], part: _GroupRows) -> Float[Tensor, "row id"]:
         """Score every id."""
         if self.group.kind != "ordinal":
             table = self.features @ self.weight if self.group.levels else self.weight
@@ -210,21 +208,19 @@ class _ByModality(nn.ModuleDict):
 
     def divided(
         self, slots: Int[Tensor, " row"]
-    ) -> tuple[Int[Tensor, " row"], list[tuple[str, TokenGroupWeights, _Part]]]:
+    ) -> tuple[Int[Tensor, " row"], list[tuple[str, TokenGroupWeights, _GroupRows]]]:
         """Sort rows by slot and divide them among all token groups.
-
-        What has to be known of an accelerator's tensors for that is waited for once, not once a
-        group.
 
         Returns
         -------
         order : LongTensor, shape (row,)
             The order that sorts them.
-        parts : list of (str, Module, _Part)
+        parts : list of (str, Module, _GroupRows)
             Modality and module of each group, and its rows, which come one group after the other.
         """
         listed = [(name, group) for name, own in self.items() for group in _groups_of(own)]
         sizes = np.array([group.group.n_tokens for _, group in listed])
+        # An accelerator is waited for here, once for all groups.
         counts = slots.bincount(minlength=int(sizes.sum())).cpu().numpy()
         first = np.cumsum(sizes) - sizes
         widest, total = np.maximum.reduceat(counts, first), np.add.reduceat(counts, first)
@@ -235,7 +231,7 @@ class _ByModality(nn.ModuleDict):
         places[1] += np.arange(places.shape[1])
         there = torch.from_numpy(places).to(slots.device).split(total.tolist(), dim=1)
         parts = [
-            (name, group, _Part(int(n), int(w), *own))
+            (name, group, _GroupRows(int(n), int(w), *own))
             for (name, group), n, w, own in zip(listed, total, widest, there, strict=True)
         ]
         return slots.argsort(stable=True), parts
@@ -253,13 +249,12 @@ class TokenEmbedding(_ByModality):
         """Return the vectors of ids at some slots."""
         order, parts = self.divided(slots)
         shown = ids[order].split([part.count for _, _, part in parts])
-        # In training all are part of the graph: the optimizer and other processes expect each
-        # weight to have a gradient, zero if need be.
+        # In training all take part, so that each weight has a gradient, zero if need be.
         vectors = torch.cat(
             [
                 group(own, part)
                 for own, (_, group, part) in zip(shown, parts, strict=True)
-                if self.training or part.count
+                if self.training or part.count or not len(slots)
             ]
         )
         return torch.zeros_like(vectors).index_copy(0, order, vectors)

@@ -207,8 +207,6 @@ class Transformer(Trainable):
         """Return the token vectors of some slots, without place vectors; zero where masked."""
         rows = visible.mask.flatten().nonzero()[:, 0]
         shown = ids.gather(1, visible.slots).flatten()[rows], visible.slots.flatten()[rows]
-        if not len(rows) and not self.training:
-            return self.mask_token.new_zeros(*visible.mask.shape, self.config.dim)
         vectors = self.embeddings(*shown)
         flat = vectors.new_zeros(visible.mask.numel(), self.config.dim).index_copy(0, rows, vectors)
         return flat.view(*visible.mask.shape, -1)
@@ -277,9 +275,10 @@ class Transformer(Trainable):
         wanted, decoded = self.place_vectors(asked.slots), []
         order, widths = _sorted_by_width(visible.mask)
         few = vectors.device.type != "cpu" and vectors.numel() < _MANY
-        chunks = order.chunk(1 if few or len(set(widths)) == 1 else _GROUPS)
-        for rows in chunks:
-            width = widths[sum(map(len, decoded)) + len(rows) - 1]
+        groups, end = 1 if few or len(set(widths)) == 1 else _GROUPS, 0
+        for rows in order.chunk(groups):
+            end += len(rows)
+            width = max(widths[:end], default=0)  # they rise
             x, where = (t.index_select(0, rows)[:, :width] for t in (vectors, place))
             # A mask of other strides would be compiled for anew.
             shown = visible.mask.index_select(0, rows)[:, :width].contiguous()
@@ -359,7 +358,8 @@ class Transformer(Trainable):
 
 def _sorted_by_width(mask: Bool[Tensor, "B N"]) -> tuple[Int[Tensor, " B"], list[int]]:
     """Return the order that sorts objects by where their last visible slot is, and that place."""
-    last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).clamp(min=1)
+    numbers = torch.arange(mask.shape[1] + 1, device=mask.device)
+    last = (F.pad(mask, (1, 0)) * numbers).amax(1).clamp(min=min(1, mask.shape[1]))
     width, order = last.sort(stable=True)
     return order, width.tolist()
 

@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -112,7 +112,8 @@ def train(
         try:
             if processes.is_main and accepted is not None:
                 accepted()
-            run.go(out, log, bar)
+            with closing(run.taker):
+                run.go(out, log, bar)
         except FloatingPointError:
             run.unwrap()
             raise
@@ -172,7 +173,7 @@ class _Run:
             bar.update(self.step, self.metrics.get("loss"))
 
     def _advance(self) -> str:
-        """Take a step, or say why it was not taken and be as before it."""
+        """Take a step, or say why it was not taken and be as before it, but for the sampler."""
         buffers = {n: b.clone() for n, b in self.module.named_buffers() if n in self.held}
         indices, position = self.upcoming or self._next_batch()
         another = self.taker.ahead and self.step + 1 < self.config.steps

@@ -148,7 +148,8 @@ class DescribedObjective(Objective, Protocol):
 class DrawingObjective(Objective, Protocol):
     """An objective that can make a batch ready before its weights are what they shall be.
 
-    While an accelerator computes a step, the processor makes the next batch ready in a thread.
+    While an accelerator computes a step, the processor makes the next batch ready in a thread; then
+    `loss` is not called, and must be `loss_of` of what `draw` returns.
     """
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> Any:
@@ -161,8 +162,15 @@ class DrawingObjective(Objective, Protocol):
 
 
 def _computes_elsewhere(processes: Processes) -> bool:
-    """Tell whether the processor has time to spare while a step is computed."""
+    """Tell whether an accelerator computes, so that the processor has time to spare."""
     return processes.device.type != "cpu"
+
+
+def _thread_of(device: torch.device) -> ThreadPoolExecutor:
+    """Return a thread whose current accelerator is that of a process."""
+    if device.type != "cuda":
+        return ThreadPoolExecutor(1)
+    return ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(device,))
 
 
 class Step:
@@ -193,7 +201,7 @@ class Step:
         self.objective, self.wrapped, self.optimizer = objective, wrapped, optimizer
         self.config, self.processes = config, processes
         self.ahead = isinstance(objective, DrawingObjective) and _computes_elsewhere(processes)
-        self._thread = ThreadPoolExecutor(1) if self.ahead else None
+        self._thread = _thread_of(processes.device) if self.ahead else None
         self._coming: tuple[int, Future[list[Any]]] | None = None
         if processes.is_main and config.precision == "bf16":
             warn_if_imitated(processes.device, torch.bfloat16, "fp32")
@@ -223,7 +231,7 @@ class Step:
         generator = self._generator(step)
         self.optimizer.zero_grad(set_to_none=True)
         parts, count = self._parts(indices), self.config.accumulate
-        ready = self._ready(step)
+        ready = self._ready(step, parts, generator)
         if coming is not None and self._thread is not None:
             stream = self.config.seed, step + 1, self.processes.rank
             self._coming = step + 1, self._thread.submit(self._draw, self._parts(coming), stream)
@@ -262,12 +270,23 @@ class Step:
         generator = step_generator(*stream)
         return [self.objective.draw(part, generator) for part in parts]
 
-    def _ready(self, step: int) -> list[Any] | None:
-        """Return the micro-batches of a step if they were made ready."""
-        if self._coming is None or self._coming[0] != step:
+    def _ready(
+        self, step: int, parts: list[Tensor], generator: torch.Generator
+    ) -> list[Any] | None:
+        """Return the micro-batches of a step, as a run that draws ahead takes them."""
+        if not self.ahead:
             return None
+        if self._coming is None or self._coming[0] != step:
+            assert isinstance(self.objective, DrawingObjective)
+            return [self.objective.draw(part, generator) for part in parts]
         ready, self._coming = self._coming[1].result(), None
         return ready
+
+    def close(self) -> None:
+        """End the thread that draws ahead, and forget what it drew."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+        self._coming = None
 
     def _generator(self, step: int) -> torch.Generator:
         """Return the step's generator, after seeding the global ones alike."""
@@ -285,6 +304,7 @@ class Step:
             return self.objective.loss(self.wrapped, indices, generator)
 
     def _loss_of(self, drawn: Any) -> tuple[Tensor, Any]:
+        """Return loss and metrics of a batch that is ready."""
         assert isinstance(self.objective, DrawingObjective)
         with self.autocast():
             return self.objective.loss_of(self.wrapped, drawn)

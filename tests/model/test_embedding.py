@@ -31,6 +31,14 @@ def test_mean_of_packed_is_the_masked_mean_of_the_table(star_model, mixed):
     assert not found.vectors[3].any()
 
 
+def test_objects_without_any_token_have_no_vector(star_model, mixed):
+    nothing = Tokens(dict(mixed), {name: mask & False for name, mask in mixed.mask.items()})
+    for pooling in ("mean", "none"):
+        found = star_model.embed(nothing, pooling=pooling)
+        assert not found.valid.any()
+        assert not found.vectors.any()
+
+
 def test_an_objects_vector_does_not_depend_on_its_batch(star_model, mixed):
     whole = star_model.embed(mixed).vectors
     np.testing.assert_allclose(star_model.embed(mixed, batch_size=7).vectors, whole, atol=1e-5)

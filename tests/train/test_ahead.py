@@ -3,6 +3,8 @@
 That is done where an accelerator computes; tests/accelerator has the same on one.
 """
 
+import threading
+
 import pytest
 
 from tests.accelerator.random_objective import (
@@ -14,6 +16,13 @@ from tests.accelerator.random_objective import (
 )
 
 ELSEWHERE = "omnisky.train.step._computes_elsewhere"
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    """See that threads that drew ahead have ended, however a run did."""
+    yield
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
 
 
 @pytest.fixture(autouse=True)

@@ -216,7 +216,9 @@ class Sampler:
             ids[here], chances = draw(logits, uniform[here], self.sampling)
             confidence[here] = chances.gather(1, ids[here]).log() + np.log(logits.shape[1])
             if places == 1 and len(here) == asked.numel():
-                mean = chances.unflatten(0, (objects, -1)).mean(1)
+                mean = torch.empty_like(chances)
+                mean[here] = chances
+                mean = mean.unflatten(0, (objects, -1)).mean(1)
         if shared:
             shape = (objects, places, samples)
             return ids.reshape(shape).mT, confidence.reshape(shape).mT, mean
