@@ -115,22 +115,9 @@ def train(case: Case, device: torch.device) -> dict[str, Any]:
     sampler = MixtureSampler(counts, weights, case.batch, 0)
     taker = Step(objective, network, optimizer, config, processes)
     torch.cuda.reset_peak_memory_stats(device)
-    averages, coming, seconds = Averages(), sampler.next_batch(), []
     peak = matmul_flops_per_second(device, torch.bfloat16)
-    began, first = time.perf_counter(), 0.0
-    for step in range(case.warmup + case.steps):
-        if step == case.warmup:
-            first, averages = time.perf_counter() - began, Averages()
-        started = time.perf_counter()
-        here, coming = coming, sampler.next_batch()
-        problem = taker.take(step, here, averages, coming)
-        torch.cuda.synchronize(device)
-        if problem:
-            raise FloatingPointError(problem)
-        if step >= case.warmup:
-            seconds.append(time.perf_counter() - started)
+    first, seconds, means = _timed(case, taker, sampler)
     peak = (peak + matmul_flops_per_second(device, torch.bfloat16)) / 2
-    means = Averages.merge([averages.take()])
     median = statistics.median(seconds)
     named = _NAMED.get(torch.cuda.get_device_name(device))
     return {
@@ -149,6 +136,26 @@ def train(case: Case, device: torch.device) -> dict[str, Any]:
         "peak_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9,
         "loss": means["loss"],
     }
+
+
+def _timed(
+    case: Case, taker: Step, sampler: MixtureSampler
+) -> tuple[float, list[float], dict[str, float]]:
+    """Return the seconds of the first steps, of each that counts, and means of what is told."""
+    averages, coming, seconds, first = Averages(), sampler.next_batch(), [], 0.0
+    began = time.perf_counter()
+    for step in range(case.warmup + case.steps):
+        if step == case.warmup:
+            first, averages = time.perf_counter() - began, Averages()
+        started = time.perf_counter()
+        here, coming = coming, sampler.next_batch()
+        if problem := taker.take(step, here, averages, coming):
+            raise FloatingPointError(problem)
+        torch.cuda.synchronize()
+        if step >= case.warmup:
+            seconds.append(time.perf_counter() - started)
+    taker.close()
+    return first, seconds, Averages.merge([averages.take()])
 
 
 _FLUXES = tuple(f"tok_flux_{b}" for b in ("g", "r", "i", "z", "w1", "w2", "w3", "w4"))

@@ -26,6 +26,7 @@ __all__ = [
     "VECTOR_SCALE",
     "TokenEmbedding",
     "TokenGroupWeights",
+    "TokenGroups",
     "TokenLogits",
     "expected_values",
     "has_values",
@@ -187,24 +188,21 @@ class _GroupLogits(TokenGroupWeights):
         return torch.cat([mean, 0.5 * torch.log(spread + 1e-8)[:, None]], dim=1)
 
 
-class ModalityEmbedding(nn.Module):
-    """Hold what embeds the tokens of one modality."""
+class TokenGroups(nn.Module):
+    """Hold what embeds the tokens of one modality, or scores its ids, group by group."""
 
-    def __init__(self, modality: ModalityTokens, dim: int) -> None:
+    def __init__(self, kind: type[TokenGroupWeights], modality: ModalityTokens, dim: int) -> None:
         super().__init__()
-        self.groups = nn.ModuleList(_GroupEmbedding(g, dim) for g in modality.groups)
-
-
-class ModalityLogits(nn.Module):
-    """Hold what scores the ids of one modality."""
-
-    def __init__(self, modality: ModalityTokens, dim: int) -> None:
-        super().__init__()
-        self.groups = nn.ModuleList(_GroupLogits(g, dim) for g in modality.groups)
+        self.groups = nn.ModuleList(kind(group, dim) for group in modality.groups)
 
 
 class _ByModality(nn.ModuleDict):
-    """Hold a module for each modality, in the order of the slots."""
+    """Hold the token groups of each modality, in the order of the slots."""
+
+    kind: type[TokenGroupWeights]
+
+    def __init__(self, modalities: Iterable[ModalityTokens], dim: int) -> None:
+        super().__init__({m.name: TokenGroups(self.kind, m, dim) for m in modalities})
 
     def divided(
         self, slots: Int[Tensor, " row"]
@@ -240,8 +238,7 @@ class _ByModality(nn.ModuleDict):
 class TokenEmbedding(_ByModality):
     """Embed tokens of any modality, without position and modality vectors."""
 
-    def __init__(self, modalities: Iterable[ModalityTokens], dim: int) -> None:
-        super().__init__({m.name: ModalityEmbedding(m, dim) for m in modalities})
+    kind = _GroupEmbedding
 
     def forward(
         self, ids: Int[Tensor, " row"], slots: Int[Tensor, " row"]
@@ -263,39 +260,49 @@ class TokenEmbedding(_ByModality):
 class TokenLogits(_ByModality):
     """Score every id of requested tokens of any modality."""
 
-    def __init__(self, modalities: Iterable[ModalityTokens], dim: int) -> None:
-        super().__init__({m.name: ModalityLogits(m, dim) for m in modalities})
+    kind = _GroupLogits
 
     def forward(
         self, x: Float[Tensor, "row D"], slots: Int[Tensor, " row"]
     ) -> list[tuple[str, Tensor, Tensor]]:
-        """Return (modality, row numbers, logits) for each token group that has rows."""
+        """Return (modality, row numbers, which rise, logits) for each group that has rows."""
         order, parts = self.divided(slots)
-        counts = [part.count for _, _, part in parts]
-        vectors = x.index_select(0, order).split(counts)
-        return [
-            (name, rows, group(own, part))
-            for rows, own, (name, group, part) in zip(
-                order.split(counts), vectors, parts, strict=True
-            )
+        listed = zip(order.split([part.count for _, _, part in parts]), parts, strict=True)
+        # Only several ordinal tokens have to be sorted when they are scored.
+        shown = [
+            (rows if group.group.kind == "ordinal" else rows.sort().values, (name, group, part))
+            for rows, (name, group, part) in listed
             if part.count
         ]
+        if not shown:
+            return []
+        vectors = x.index_select(0, torch.cat([rows for rows, _ in shown]))
+        found = []
+        for (rows, (name, group, part)), own in zip(
+            shown, vectors.split([len(rows) for rows, _ in shown]), strict=True
+        ):
+            logits = group(own, part)
+            if group.group.kind == "ordinal" and group.group.n_tokens > 1:
+                rows, rising = rows.sort()
+                logits = logits.index_select(0, rising)
+            found.append((name, rows, logits))
+        return found
 
 
 def expected_values(module: nn.Module, x: Float[Tensor, "row D"]) -> Float[Tensor, "row number"]:
     """Return what a modality of one ordinal token is expected to be, from decoder outputs."""
-    assert isinstance(module, ModalityLogits)
+    assert isinstance(module, TokenGroups)
     (group,) = module.groups
     assert isinstance(group, _GroupLogits)
     return group.expect(x)
 
 
 def set_values(module: nn.Module, values: Tensor) -> None:
-    """Tell the ordinal groups of a `ModalityEmbedding` or `ModalityLogits` what their ids mean.
+    """Tell the ordinal groups of a modality what their ids mean.
 
     Parameters
     ----------
-    module : ModalityEmbedding or ModalityLogits
+    module : TokenGroups
         Whose groups to tell.
     values : Tensor, shape (ordinal token, id)
         Meaning of each id, in the modality's unit; groups of fewer ids read the first ones.
@@ -316,8 +323,8 @@ def has_values(module: nn.Module, values: Tensor) -> bool:
 
 
 def _groups_of(module: nn.Module) -> Iterator[TokenGroupWeights]:
-    """Yield the token groups of a `ModalityEmbedding` or `ModalityLogits`."""
-    assert isinstance(module, (ModalityEmbedding, ModalityLogits))
+    """Yield the token groups of a modality."""
+    assert isinstance(module, TokenGroups)
     for group in module.groups:
         assert isinstance(group, TokenGroupWeights)
         yield group

@@ -256,7 +256,7 @@ class Transformer(Trainable):
     ) -> list[tuple[str, Tensor, Tensor]]:
         """Return (modality, rows, logits) for each token group asked for.
 
-        Rows number the asked slots in the flattened (B, M) table; they are sorted by slot.
+        Rows number the asked slots in the flattened (B, M) table, and rise.
         """
         rows = asked.mask.flatten().nonzero()[:, 0]
         vectors = decoded.flatten(0, 1).index_select(0, rows).to(self.mask_token.dtype)

@@ -6,7 +6,7 @@ import jaxtyping
 import pytest
 import torch
 
-from tests.accelerator.random_objective import RandomObjective
+from tests.train.random_objective import RandomObjective
 
 pytestmark = [
     pytest.mark.gpu,

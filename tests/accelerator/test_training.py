@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.accelerator.random_objective import RandomObjective, differences, interrupt, losses, run
+from tests.train.random_objective import RandomObjective, differences, interrupt, losses, run
 
 pytestmark = [
     pytest.mark.gpu,

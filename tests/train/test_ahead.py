@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.accelerator.random_objective import (
+from tests.train.random_objective import (
     RandomObjective,
     differences,
     interrupt,
