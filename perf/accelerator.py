@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from turns import in_turns
 
 from omnisky.bench.cards import environment
 from omnisky.codecs import Tokens
@@ -158,20 +159,14 @@ def _timed(
     return first, seconds, Averages.merge([averages.take()])
 
 
-_FLUXES = tuple(f"tok_flux_{b}" for b in ("g", "r", "i", "z", "w1", "w2", "w3", "w4"))
-_TASKS = {
-    "image, 576 tokens": (1024, ("tok_image",)),
-    "image, spectrum, 10 scalars, 859 tokens": (
-        768,
-        ("tok_image", "tok_spectrum_desi", *_FLUXES, "tok_ebv", "tok_z"),
-    ),
-}
+# Tasks of perf/model.py, and how many objects of them.
+_EMBEDDED = {"image": 1024, "all": 768}
 
 
 def embed(device: torch.device, rounds: int, release: Path | None) -> dict[str, Any]:
     """Return the speed of embedding with AION-1 Base, beside the peer's."""
     from aion.model import AION
-    from model import write_release
+    from model import TASKS, flops_of, tokens_of, write_release
 
     from omnisky.pretrained import DOMAINS
 
@@ -183,16 +178,8 @@ def embed(device: torch.device, rounds: int, release: Path | None) -> dict[str, 
         peer: Any = AION.from_pretrained(folder).eval().to(device)
     ours["bfloat16"].cast("bfloat16")
     found: dict[str, Any] = {}
-    for task, (count, keys) in _TASKS.items():
-        generator = torch.Generator().manual_seed(0)
-        ids = {
-            key: torch.randint(
-                DOMAINS[key].vocabulary,
-                (count, DOMAINS[key].grid[0] * DOMAINS[key].grid[1]),
-                generator=generator,
-            )
-            for key in keys
-        }
+    for task, count in _EMBEDDED.items():
+        ids, _ = tokens_of(task, count)
         tokens = Tokens({DOMAINS[key].names[0]: t for key, t in ids.items()})
         works: dict[str, Callable[[], Tensor]] = {
             f"ours, {name}": partial(_we_embed, model, tokens) for name, model in ours.items()
@@ -200,8 +187,7 @@ def embed(device: torch.device, rounds: int, release: Path | None) -> dict[str, 
         for name, half in (("peer", False), ("peer, autocast", True)):
             works[name] = partial(_peer_embeds, peer, ids, device, half)
         found[task] = _compared(works, count, rounds)
-        width = sum(t.shape[1] for t in ids.values())
-        gflop = 2e-9 * 12 * width * (4 * 768**2 + 3 * 768 * 2048 + 2 * width * 768)
+        gflop = flops_of(task) / TASKS[task][0]
         peak = matmul_flops_per_second(device, torch.bfloat16) / 1e9
         rate = found[task]["objects_per_second"]["ours, bfloat16"]
         found[task] |= {"gflop_an_object": gflop, "fraction_of_gemm_bf16": rate * gflop / peak}
@@ -227,12 +213,7 @@ def _peer_embeds(peer: Any, ids: dict[str, Tensor], device: torch.device, half: 
 def _compared(works: dict[str, Callable[[], Tensor]], count: int, rounds: int) -> dict[str, Any]:
     """Let all take turns; return objects a second, ratios, and how alike the vectors are."""
     vectors = {name: work() for name, work in works.items()}
-    took: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            began = time.perf_counter()
-            work()
-            took[name].append(time.perf_counter() - began)
+    took = in_turns(works, rounds)
     exact = vectors["peer"]
     return {
         "objects_per_second": {n: count / statistics.median(t) for n, t in took.items()},

@@ -79,9 +79,9 @@ def write_release(folder: Path) -> None:
     write_codec(folder / "codecs" / "image")
 
 
-def tokens_of(task: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return ids and masks (True = there) by domain of the release."""
-    count, keys = TASKS[task]
+def tokens_of(task: str, count: int | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return ids and masks (True = there) by domain of the release, of a task's own count."""
+    count, keys = count or TASKS[task][0], TASKS[task][1]
     generator = torch.Generator().manual_seed(0)
     ids, masks = {}, {}
     for key in keys:

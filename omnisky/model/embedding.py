@@ -96,8 +96,8 @@ def embed_tokens(
     if as_released:
         pool = partial(_as_released, network, pooling)
     vectors, valid = [], []
-    most = batch_size, tokens_at_once(network.slot_modality.device)
-    for some in _batches(tokens, most, packed=packed):
+    most = tokens_at_once(network.slot_modality.device)
+    for some in _batches(tokens, batch_size, most, packed=packed):
         x, mask = pool(tokens[some])
         vectors.append(x.float().cpu())
         valid.append(mask.cpu())
@@ -123,8 +123,8 @@ def _as_released(network: Transformer, pooling: Pooling, tokens: Tokens) -> tupl
     return x, torch.ones(x.shape[:-1], dtype=torch.bool)
 
 
-def _batches(tokens: Tokens, most: tuple[int, int], *, packed: bool) -> Iterator[slice]:
-    """Yield slices of at most so many objects and tokens, or places in a table of tokens."""
+def _batches(tokens: Tokens, batch_size: int, most: int, *, packed: bool) -> Iterator[slice]:
+    """Yield slices of objects whose tokens, or table of tokens, are at most so many."""
     width = sum(ids.shape[1] for ids in tokens.values())
     count = torch.full((len(tokens),), width)
     if packed:
@@ -132,8 +132,8 @@ def _batches(tokens: Tokens, most: tuple[int, int], *, packed: bool) -> Iterator
     total = np.concatenate([[0], count.cpu().cumsum(0).numpy()])
     start = 0
     while start < len(tokens):
-        end = int(np.searchsorted(total, total[start] + most[1], side="right")) - 1
-        end = min(max(end, start + 1), start + most[0], len(tokens))
+        end = int(np.searchsorted(total, total[start] + most, side="right")) - 1
+        end = min(max(end, start + 1), start + batch_size, len(tokens))
         yield slice(start, end)
         start = end
 

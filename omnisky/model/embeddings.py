@@ -112,7 +112,7 @@ class TokenGroupWeights(nn.Module):
 
 @dataclass(frozen=True)
 class _GroupRows:
-    """Say where the rows of one token group, sorted by token, belong.
+    """Say which tokens of one group rows are of.
 
     Parameters
     ----------
@@ -207,14 +207,14 @@ class _ByModality(nn.ModuleDict):
     def divided(
         self, slots: Int[Tensor, " row"]
     ) -> tuple[Int[Tensor, " row"], list[tuple[str, TokenGroupWeights, _GroupRows]]]:
-        """Sort rows by slot and divide them among all token groups.
+        """Divide rows among all token groups.
 
         Returns
         -------
         order : LongTensor, shape (row,)
-            The order that sorts them.
+            The order in which one group comes after the other, rows rising in each.
         parts : list of (str, Module, _GroupRows)
-            Modality and module of each group, and its rows, which come one group after the other.
+            Modality and module of each group, and its rows.
         """
         listed = [(name, group) for name, own in self.items() for group in _groups_of(own)]
         sizes = np.array([group.group.n_tokens for _, group in listed])
@@ -222,17 +222,21 @@ class _ByModality(nn.ModuleDict):
         counts = slots.bincount(minlength=int(sizes.sum())).cpu().numpy()
         first = np.cumsum(sizes) - sizes
         widest, total = np.maximum.reduceat(counts, first), np.add.reduceat(counts, first)
-        # Of each slot, then of each row.
+        # Of each slot: its group, its token there, and where its rows begin in the group's table,
+        # less where they begin among all rows sorted by slot.
         token = np.arange(len(counts)) - np.repeat(first, sizes)
         start = token * np.repeat(widest, sizes) - (np.cumsum(counts) - counts)
-        places = np.stack([np.repeat(token, counts), np.repeat(start, counts)])
-        places[1] += np.arange(places.shape[1])
-        there = torch.from_numpy(places).to(slots.device).split(total.tolist(), dim=1)
+        of_slot = np.stack([np.repeat(np.arange(len(sizes)), sizes), token, start])
+        group, token, start = torch.from_numpy(of_slot).to(slots.device)[:, slots]
+        order = group.argsort(stable=True)
+        rank = torch.empty_like(order)
+        rank[slots.argsort(stable=True)] = torch.arange(len(slots), device=slots.device)
+        there = torch.stack([token, start + rank])[:, order].split(total.tolist(), dim=1)
         parts = [
             (name, group, _GroupRows(int(n), int(w), *own))
             for (name, group), n, w, own in zip(listed, total, widest, there, strict=True)
         ]
-        return slots.argsort(stable=True), parts
+        return order, parts
 
 
 class TokenEmbedding(_ByModality):
@@ -267,26 +271,15 @@ class TokenLogits(_ByModality):
     ) -> list[tuple[str, Tensor, Tensor]]:
         """Return (modality, row numbers, which rise, logits) for each group that has rows."""
         order, parts = self.divided(slots)
-        listed = zip(order.split([part.count for _, _, part in parts]), parts, strict=True)
-        # Only several ordinal tokens have to be sorted when they are scored.
-        shown = [
-            (rows if group.group.kind == "ordinal" else rows.sort().values, (name, group, part))
-            for rows, (name, group, part) in listed
+        counts = [part.count for _, _, part in parts]
+        vectors = x.index_select(0, order).split(counts)
+        return [
+            (name, rows, group(own, part))
+            for rows, own, (name, group, part) in zip(
+                order.split(counts), vectors, parts, strict=True
+            )
             if part.count
         ]
-        if not shown:
-            return []
-        vectors = x.index_select(0, torch.cat([rows for rows, _ in shown]))
-        found = []
-        for (rows, (name, group, part)), own in zip(
-            shown, vectors.split([len(rows) for rows, _ in shown]), strict=True
-        ):
-            logits = group(own, part)
-            if group.group.kind == "ordinal" and group.group.n_tokens > 1:
-                rows, rising = rows.sort()
-                logits = logits.index_select(0, rising)
-            found.append((name, rows, logits))
-        return found
 
 
 def expected_values(module: nn.Module, x: Float[Tensor, "row D"]) -> Float[Tensor, "row number"]:

@@ -232,8 +232,9 @@ def _beta(a: float, b: float, shape: tuple[int, ...], generator: torch.Generator
 def _select(chosen: Bool[Tensor, "B S"]) -> Selection:
     """Turn a table of chosen slots into lists of slot numbers, as long as the longest."""
     count = chosen.sum(1, keepdim=True)
-    mask = torch.arange(max(int(count.max()), 1), device=chosen.device) < count
-    slots = torch.zeros(mask.shape, dtype=torch.long, device=chosen.device)
-    # Row by row, as both tables are read.
-    slots[mask] = chosen.nonzero()[:, 1]
-    return Selection(slots, mask)
+    longest = max(int(count.max()), 1)
+    # Chosen ones first, then the others, all as they come.
+    place = torch.where(chosen, chosen.cumsum(1) - 1, count + (~chosen).cumsum(1) - 1)
+    slots = torch.arange(chosen.shape[1], device=chosen.device).expand_as(place)
+    order = torch.empty_like(place).scatter_(1, place, slots)[:, :longest]
+    return Selection(order, torch.gather(chosen, 1, order))

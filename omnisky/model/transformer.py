@@ -32,8 +32,8 @@ from omnisky.model.training import Trainable
 __all__ = ["Encoded", "Selection", "Transformer", "layout_buffers"]
 
 # Groups of similar length a batch is encoded in; more of them save little and cost calls. On an
-# accelerator calls cost more than padding, unless there are many numbers.
-_GROUPS, _MANY = 4, 1 << 25
+# accelerator calls cost more than padding, unless objects times width are many.
+_GROUPS, _MANY = 4, 1 << 17
 
 
 @dataclass(frozen=True)
@@ -274,11 +274,12 @@ class Transformer(Trainable):
         vectors, place = self.embed_slots(ids, visible), self.place_vectors(visible.slots)
         wanted, decoded = self.place_vectors(asked.slots), []
         order, widths = _sorted_by_width(visible.mask)
-        few = vectors.device.type != "cpu" and vectors.numel() < _MANY
-        groups, end = 1 if few or len(set(widths)) == 1 else _GROUPS, 0
-        for rows in order.chunk(groups):
+        # Whatever objects show: where weights are divided, processes call blocks equally often.
+        few = vectors.device.type != "cpu" and len(order) * self.config.dim < _MANY
+        end = 0
+        for rows in order.chunk(1 if few else _GROUPS):
             end += len(rows)
-            width = max(widths[:end], default=0)  # they rise
+            width = widths[end - 1] if end else 0
             x, where = (t.index_select(0, rows)[:, :width] for t in (vectors, place))
             # A mask of other strides would be compiled for anew.
             shown = visible.mask.index_select(0, rows)[:, :width].contiguous()

@@ -156,7 +156,7 @@ class DrawingObjective(Objective, Protocol):
         """Return a batch of some objects on the device that computes; global state is not used."""
         ...
 
-    def loss_of(self, module: nn.Module, drawn: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss_of(self, module: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Return what `loss` does, for what `draw` returned."""
         ...
 
@@ -233,8 +233,8 @@ class Step:
         parts, count = self._parts(indices), self.config.accumulate
         ready = self._ready(step, parts, generator)
         if coming is not None and self._thread is not None:
-            stream = self.config.seed, step + 1, self.processes.rank
-            self._coming = step + 1, self._thread.submit(self._draw, self._parts(coming), stream)
+            its_own = step_generator(self.config.seed, step + 1, self.processes.rank)
+            self._coming = step + 1, self._thread.submit(self._draw, self._parts(coming), its_own)
         losses, counted = [], []
         for number, part in enumerate(parts, 1):
             # Gradients of several processes are averaged once, with the last micro-batch. Where
@@ -264,10 +264,9 @@ class Step:
         count = self.config.accumulate
         return [indices[first::count] for first in range(count)]
 
-    def _draw(self, parts: list[Tensor], stream: tuple[int, int, int]) -> list[Any]:
-        """Make all micro-batches of a step ready, with the numbers that it would draw itself."""
+    def _draw(self, parts: list[Tensor], generator: torch.Generator) -> list[Any]:
+        """Make all micro-batches of a step ready."""
         assert isinstance(self.objective, DrawingObjective)
-        generator = step_generator(*stream)
         return [self.objective.draw(part, generator) for part in parts]
 
     def _ready(
@@ -277,8 +276,7 @@ class Step:
         if not self.ahead:
             return None
         if self._coming is None or self._coming[0] != step:
-            assert isinstance(self.objective, DrawingObjective)
-            return [self.objective.draw(part, generator) for part in parts]
+            return self._draw(parts, generator)
         ready, self._coming = self._coming[1].result(), None
         return ready
 
@@ -303,11 +301,11 @@ class Step:
         with self.autocast():
             return self.objective.loss(self.wrapped, indices, generator)
 
-    def _loss_of(self, drawn: Any) -> tuple[Tensor, Any]:
+    def _loss_of(self, batch: Any) -> tuple[Tensor, Any]:
         """Return loss and metrics of a batch that is ready."""
         assert isinstance(self.objective, DrawingObjective)
         with self.autocast():
-            return self.objective.loss_of(self.wrapped, drawn)
+            return self.objective.loss_of(self.wrapped, batch)
 
     def _clip(self) -> Tensor:
         """Shorten the gradient if it is too long, and return its length before."""

@@ -10,7 +10,7 @@ with modules that are not the plain ones, the modules are simply called.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from omnisky.model.blocks import GatedMLP
 
-__all__ = ["attend_normed", "gated_of_normed", "linear_of_normed"]
+__all__ = ["attend_normed", "gated_of_normed", "linear_of_normed", "plain_norm"]
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -94,18 +94,23 @@ def attend_normed(
 
 def _normed(x: Tensor, norm: nn.Module) -> Tensor:
     """Return vectors normalised, in the type they have."""
-    if type(norm) is not nn.LayerNorm or norm.bias is not None or norm._forward_hooks:
+    if not plain_norm(norm):
         return norm(x)
     # Autocast would make them float32, which attention rounds again.
     with torch.autocast(x.device.type, enabled=False):
         return F.layer_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), None, norm.eps)
 
 
+def plain_norm(module: nn.Module) -> TypeGuard[nn.LayerNorm]:
+    """Tell whether a module is a normalisation by its gain and nothing more."""
+    return type(module) is nn.LayerNorm and module.bias is None and not module._forward_hooks
+
+
 def _plain(x: Tensor, norm: nn.Module, *linears: nn.Module) -> bool:
     """Tell whether gradients are wanted on a CPU, of modules that are what they seem."""
     if not torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    if type(norm) is not nn.LayerNorm or norm.bias is not None or norm._forward_hooks:
+    if not plain_norm(norm):
         return False
     return all(type(m) is nn.Linear and m.bias is None and not m._forward_hooks for m in linears)
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from omnisky.codecs.fast.compiling import random_tensors
 from omnisky.model.fast.few import FewKernels, few_kernels
+from omnisky.model.fast.sparing import plain_norm
 
 if TYPE_CHECKING:
     from omnisky.model.blocks import GatedMLP
@@ -154,12 +155,6 @@ def _plain_linear(module: nn.Module) -> bool:
     return type(module) is nn.Linear and module.bias is None and not module._forward_hooks
 
 
-def _plain_norm(module: nn.Module, dtype: torch.dtype) -> bool:
-    if type(module) is not nn.LayerNorm or module._forward_hooks:
-        return False
-    return module.bias is None and module.weight.dtype == dtype
-
-
 def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]).contiguous()
 
@@ -168,7 +163,9 @@ def _for_few(x: Tensor, *linears: nn.Module, norm: nn.Module | None = None) -> F
     """Return the kernels for few vectors if these are few, and what is done is what they do."""
     if x.device.type != "cpu" or not 0 < x.numel() // x.shape[-1] <= _FEW.get(x.dtype, 0):
         return None
-    if not _used() or (norm is not None and not _plain_norm(norm, x.dtype)):
+    if not _used():
+        return None
+    if norm is not None and not (plain_norm(norm) and norm.weight.dtype == x.dtype):
         return None
     kernels = few_kernels()
     if kernels is None:

@@ -242,9 +242,9 @@ class PretrainingObjective:
         """Return the loss and the mean cross-entropy a token of each modality asked for."""
         return self.loss_of(module, self.draw(indices, generator))
 
-    def loss_of(self, module: nn.Module, drawn: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss_of(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Return what `loss` does, of objects that `draw` read."""
-        batch, targets = drawn, drawn.targets
+        targets = batch.targets
         total = torch.zeros((), device=targets.device)
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
