@@ -169,8 +169,8 @@ def _computes_elsewhere(processes: Processes) -> bool:
 def _thread_of(device: torch.device) -> ThreadPoolExecutor:
     """Return a thread whose current accelerator is that of a process."""
     if device.type != "cuda":
-        return ThreadPoolExecutor(1)
-    return ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(device,))
+        return ThreadPoolExecutor(1, "omnisky-draw")
+    return ThreadPoolExecutor(1, "omnisky-draw", torch.cuda.set_device, (device,))
 
 
 class Step:

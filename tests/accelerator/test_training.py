@@ -34,7 +34,7 @@ def once_more(out, _):
 def in_line(out, patched):
     patched.setattr(ELSEWHERE, lambda _: False)
     found = run(out, "cuda")
-    assert not any(name.startswith("ThreadPool") for name in found.threads)
+    assert not any(name.startswith("omnisky-draw") for name in found.threads)
     return found
 
 
@@ -54,7 +54,7 @@ def interrupted(out, patched):
 )
 def test_weights_are_the_same(whole, tmp_path, monkeypatch, way, within):
     plain, told = whole
-    assert sum(name.startswith("ThreadPool") for name in plain.threads) == 5
+    assert sum(name.startswith("omnisky-draw") for name in plain.threads) == 5
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = way(tmp_path, monkeypatch)

@@ -22,7 +22,7 @@ ELSEWHERE = "omnisky.train.step._computes_elsewhere"
 def no_thread_is_left():
     """See that threads that drew ahead have ended, however a run did."""
     yield
-    assert not [t.name for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("omnisky-draw")]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def in_line(tmp_path_factory):
 
 def in_thread(objective):
     """Return how many batches were drawn in line, and in a thread."""
-    threads = [name.startswith("ThreadPoolExecutor") for name in objective.threads]
+    threads = [name.startswith("omnisky-draw") for name in objective.threads]
     return threads.count(False), threads.count(True)
 
 
