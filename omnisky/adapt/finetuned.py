@@ -258,13 +258,13 @@ class FineTunedModel(BaseEstimator):
         return storage.save(self, Path(folder), overwrite=overwrite)
 
     @classmethod
-    def load(cls, folder: str | PathLike, *, base=None) -> FineTunedModel:
+    def load(cls, folder: str | PathLike, *, base=None, device=None) -> FineTunedModel:
         """Read a model that `save` wrote; `base` is the pretrained model if that has moved.
 
-        Raises `FileNotFoundError` if the folder or a file of it is missing, `CheckpointError` if it
-        is damaged, of another version, or the pretrained model has other weights.
+        It computes on `device`, or where the base does. Raises `FileNotFoundError`, `ValueError` if
+        there is no such device, `CheckpointError` for damage, other versions or other weights.
         """
-        return storage.load(cls, Path(folder), base=base)
+        return storage.load(cls, Path(folder), base=base, device=device)
 
     def _settings(self) -> fitting.FitSettings:
         allowed = {"adaptation": fitting.ADAPTATIONS, "task": ("regression", "classification")}

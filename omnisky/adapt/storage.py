@@ -92,7 +92,7 @@ def _tensors(model: Any) -> dict[str, Tensor]:
     return {k: v.detach() for k, v in tensors.items()}
 
 
-def load(kind: type, folder: Path, *, base: Any) -> Any:
+def load(kind: type, folder: Path, *, base: Any, device: Any = None) -> Any:
     """Read a fitted model, see ``FineTunedModel.load``."""
     if folder.is_file():
         raise CheckpointError(
@@ -111,7 +111,7 @@ def load(kind: type, folder: Path, *, base: Any) -> Any:
             "the name or folder of that model"
         )
     try:
-        return _rebuild(kind, config, tensors, base)
+        return _rebuild(kind, config, tensors, (base, device))
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder} is damaged: its configuration and weights do not fit together ({error}); "
@@ -134,12 +134,18 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _rebuild(kind: type, config: dict[str, Any], tensors: dict[str, Tensor], base: Any) -> Any:
+def _rebuild(
+    kind: type, config: dict[str, Any], tensors: dict[str, Tensor], using: tuple[Any, Any]
+) -> Any:
+    """Return a fitted model of what a folder held, on a base and a device that may be None."""
+    base, device = using
     model = kind(**config["parameters"])
     model.base_ = None
     if config["base_sha256"] is not None:
         model.base = model.base if base is None else base
         model.base_ = load_base(model.base)
+        if device is not None:
+            model.base_.to(device)
         found = weights_sha256(model.base_.network)
         if found != config["base_sha256"]:
             raise CheckpointError(

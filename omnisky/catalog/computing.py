@@ -63,10 +63,7 @@ def place(model: Model, precision: Precision, device: str | None) -> Model:
     ValueError
         If this machine has no such device, or the precision is neither.
     """
-    import torch
-
     if precision not in _FORMATS:
         raise ValueError(f"precision must be one of {', '.join(_FORMATS)}; found {precision!r}")
     # First the device: what warns of a number format that it lacks should not look at another.
-    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return model.cast(_FORMATS[precision])
+    return model.to(device).cast(_FORMATS[precision])

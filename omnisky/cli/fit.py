@@ -48,6 +48,7 @@ def fit(
     adaptation: Literal["linear", "attentive", "full"] = "attentive",
     base: str = "nano",
     seed: int = 0,
+    device: str | None = None,
     reading: Reading = _READ,
     overwrite: bool = False,
 ) -> None:
@@ -77,6 +78,8 @@ def fit(
         of the fit keeps name and commit.
     seed : int
         Fixes folds and initial weights.
+    device : str, optional
+        Where to compute: cpu, cuda or cuda:1; by default on a CUDA device where there is one.
     reading : Reading
         How to read the table.
     overwrite : bool
@@ -84,6 +87,7 @@ def fit(
     """
     from omnisky.adapt import FineTunedModel
     from omnisky.adapt.storage import save as save_model
+    from omnisky.model import Model
 
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another --out or add --overwrite")
@@ -101,7 +105,8 @@ def fit(
     train, held = part == "train", part == "calibration"
     if not train.any():
         train, held = ~train, np.zeros_like(held)  # a part of a data set was named
-    model = FineTunedModel(base, adaptation, task, random_state=seed, verbose=True)
+    on = Model.from_pretrained(base).to(device)
+    model = FineTunedModel(on, adaptation, task, random_state=seed, verbose=True)
     model.fit(x[train], y[train])
     if held.any():
         model.calibrate(x[held], y[held], blend=0.2)
@@ -169,6 +174,7 @@ def predict(
     out: Path,
     coverage: _Probability | None = None,
     base: str | None = None,
+    device: str | None = None,
     reading: Reading = _READ,
     overwrite: bool = False,
 ) -> None:
@@ -190,6 +196,8 @@ def predict(
         Probability that an interval holds the truth, 0.9 by default; not for classes.
     base : str, optional
         Pretrained model that the fit was made on, if it has moved: a name, a folder, or a hub id.
+    device : str, optional
+        Where to compute: cpu, cuda or cuda:1; by default on a CUDA device where there is one.
     reading : Reading
         How to read the table.
     overwrite : bool
@@ -199,8 +207,9 @@ def predict(
     if not model.is_dir():
         raise FileNotFoundError(f"no model {model}; expected the folder that omnisky fit wrote")
     from omnisky.adapt import FineTunedModel
+    from omnisky.model.blocks import usable_device
 
-    fitted = FineTunedModel.load(model, base=base)
+    fitted = FineTunedModel.load(model, base=base, device=usable_device(device))
     source = Input.read(table, reading, base=fitted.base_.source if fitted.base_ else None)
     classes = fitted.task == "classification"
     if classes and coverage is not None:

@@ -101,6 +101,7 @@ def generate(
     calibrate_on: str | None = None,
     draws: bool = False,
     base: str = "nano",
+    device: str | None = None,
     drawing: Drawing = _DRAW,
     reading: Reading = _READ,
     overwrite: bool = False,
@@ -137,6 +138,8 @@ def generate(
         of pixels a sample); sample 5 of one target belongs to sample 5 of the next. Not in CSV.
     base : str
         Pretrained model: a name, a folder, or a hub id as organisation/name@revision.
+    device : str, optional
+        Where to compute: cpu, cuda or cuda:1; by default on a CUDA device where there is one.
     drawing : Drawing
         How to sample.
     reading : Reading
@@ -166,7 +169,8 @@ def generate(
     others = None
     if calibrate_on is not None:
         others = read_known(calibrate_on, reading, known, targets)
-    draw = partial(_drawn, Model.from_pretrained(base), targets, {**how, "seed": seed})
+    model = Model.from_pretrained(base).to(device)
+    draw = partial(_drawn, model, targets, {**how, "seed": seed})
     mend = None if others is None else Recalibration.learn(others, targets, draw).mend
     parts = []
     for some, drawn in draw(known):

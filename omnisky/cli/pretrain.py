@@ -50,6 +50,7 @@ def evaluate(
     objects: PositiveInt = 256,
     visible: NonNegativeInt | None = None,
     seed: NonNegativeInt = 0,
+    device: str | None = None,
     out: Path | None = None,
 ) -> None:
     """Measure what each modality tells a model of each other.
@@ -67,6 +68,8 @@ def evaluate(
         Most tokens shown of an object, 0 for all; as the run's recipe says by default.
     seed : int
         Seed of the bootstrap.
+    device : str, optional
+        Where to compute: cpu, cuda or cuda:1; by default on a CUDA device where there is one.
     out : Path, optional
         Folder to write to; that of the run by default.
     """
@@ -75,7 +78,10 @@ def evaluate(
     folder = out or run
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; give --out a folder")
-    matrix = evaluate_run(run, objects=objects, visible=visible, seed=seed)
+    from omnisky.model.blocks import usable_device
+
+    on = usable_device(device)
+    matrix = evaluate_run(run, objects=objects, visible=visible, seed=seed, device=on)
     folder.mkdir(parents=True, exist_ok=True)
     matrix.save(folder)
     best = sorted(matrix.entries, key=lambda entry: -entry.gain)

@@ -67,14 +67,15 @@ def check_compiler(device: torch.device) -> None:
         ) from error
 
 
-def usable_device(device: str | torch.device) -> torch.device:
-    """Return a device on which a number can be put.
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """Return a device on which a number can be put: a CUDA device where there is one, for None.
 
     Raises
     ------
     ValueError
         If this machine, or this build of torch, has no such device.
     """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen)

@@ -274,10 +274,10 @@ class Model:
         warn_if_imitated(self.network.slot_modality.device, self.network.dtype, "float32")
         return self
 
-    def to(self, device: str | torch.device) -> Model:
+    def to(self, device: str | torch.device | None) -> Model:
         """Compute on another device from now on; returns itself. Tokens may stay where they are.
 
-        The networks of its codecs go there, too.
+        None is a CUDA device where there is one. The networks of its codecs go there, too.
 
         Raises
         ------

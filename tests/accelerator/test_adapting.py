@@ -29,7 +29,7 @@ def there():
 
 
 @pytest.mark.parametrize("adaptation", ["linear", "attentive", "full"])
-def test_predictions_and_intervals(there, stars, adaptation):
+def test_predictions_and_intervals(there, stars, adaptation, tmp_path):
     x, y = stars
     members = 2 if adaptation == "attentive" else 1
     model = FineTunedModel(there, adaptation, epochs=2, ensemble=members).fit(x, y)
@@ -40,6 +40,10 @@ def test_predictions_and_intervals(there, stars, adaptation):
         assert np.isfinite([predicted, lower, upper]).all()
         assert ((lower <= predicted) & (predicted <= upper)).all()
     assert {p.device.type for p in there.network.parameters()} == {"cuda"}
+    model.save(tmp_path / "m")
+    loaded = FineTunedModel.load(tmp_path / "m", device="cuda")
+    assert loaded.base_.network.slot_modality.is_cuda
+    np.testing.assert_allclose(loaded.predict(x), model.predict(x), rtol=1e-5)
     if adaptation == "linear":
         on_cpu = FineTunedModel(Model.from_pretrained("nano"), adaptation).fit(x, y)
         off = np.abs(model.predict(x) - on_cpu.predict(x)) / np.nanstd(y, axis=0)

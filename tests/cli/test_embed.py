@@ -57,3 +57,21 @@ def test_a_table_is_embedded_in_the_precision_asked_for(run, tiny_model, stars_f
     code, _, error = run(*command, "--device", "cuda:77")
     assert code == 2
     assert "cannot compute on 'cuda:77'" in error
+
+
+def test_every_command_that_computes_says_where_it_cannot(run, tiny_model, stars_file, tmp_path):
+    base, out = ("--base", tiny_model), tmp_path / "p.parquet"
+    inputs = ("--targets", "teff", "--inputs", "gaia_bp,gaia_rp", "--adaptation", "linear")
+    code, _, error = run("fit", stars_file, *inputs, *base, "--out", tmp_path / "m")
+    assert code == 0, error
+    for command in (
+        ("fit", stars_file, *inputs, *base, "--out", tmp_path / "other"),
+        ("predict", stars_file, "--model", tmp_path / "m", "--out", out),
+        ("generate", stars_file, "--target", "apogee_fe_h", *base, "--out", out),
+        ("evaluate", tmp_path),
+    ):
+        code, _, error = run(*command, "--device", "cuda:77")
+        assert code == 2
+        assert "cannot compute on 'cuda:77'" in error
+    assert not out.exists()
+    assert not (tmp_path / "other").exists()

@@ -27,13 +27,14 @@ OPTIONS = {
     "tokenize": "--out --base --inputs --overwrite --column --id --resample",
     "embed": "--out --base --pooling --inputs --precision --device --overwrite --column --id "
     f"--resample {_WHERE}",
-    "fit": "--targets --out --inputs --task --adaptation --base --seed --overwrite --column --id "
-    "--resample",
-    "predict": "--model --out --coverage --base --overwrite --column --id --resample",
-    "generate": "--target --out --given --samples --seed --calibrate-on --draws --base --overwrite "
-    "--column --id --resample --method --steps --temperature --top-k --top-p --guidance --context",
+    "fit": "--targets --out --inputs --task --adaptation --base --seed --device --overwrite "
+    "--column --id --resample",
+    "predict": "--model --out --coverage --base --device --overwrite --column --id --resample",
+    "generate": "--target --out --given --samples --seed --calibrate-on --draws --base --device "
+    "--overwrite --column --id --resample --method --steps --temperature --top-k --top-p "
+    "--guidance --context",
     "pretrain": "--set --out",
-    "evaluate": "--objects --visible --seed --out",
+    "evaluate": "--objects --visible --seed --device --out",
     "train-codec": "--set --out",
     "codec": "--data --mock --modality --split --objects --seed --out --column --id --resample",
     "info": "",
