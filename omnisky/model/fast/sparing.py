@@ -18,6 +18,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from omnisky.model.fast.between import (
+    chances,
+    chances_back,
+    gated,
+    gated_back,
+    normed,
+    normed_back,
+    normed_heads,
+    normed_heads_back,
+)
+
 if TYPE_CHECKING:
     from omnisky.model.blocks import GatedMLP
 
@@ -120,24 +131,6 @@ def _type_of(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
-def _standard(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Return vectors of mean 0 and variance 1, and one over the deviation they had, unrounded."""
-    whole = x.float() if x.dtype == torch.bfloat16 else x
-    standard, _, scale = torch.native_layer_norm(whole, x.shape[-1:], None, None, eps)
-    return standard.to(x.dtype), scale
-
-
-def _back_to(
-    gradient: Tensor, standard: Tensor, scale: Tensor, gain: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of vectors, and of the gain, given that of standardised times gain."""
-    zero, one = (torch.full_like(scale, n, dtype=gain.dtype) for n in (0, 1))
-    found = torch.ops.aten.native_layer_norm_backward(
-        gradient, standard, standard.shape[-1:], zero, one, gain, None, [True, True, False]
-    )
-    return found[0] * scale, found[1]
-
-
 def _flat(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
@@ -155,12 +148,11 @@ class _LinearOfNormed(torch.autograd.Function):
     ) -> Tensor:
         ctx.eps, ctx.dtype, ctx.shared, ctx.given = eps, dtype, shared, x.dtype
         with torch.autocast("cpu", enabled=False):
-            standard, scale = _standard(x, eps)
-            standard = standard.to(dtype)
+            found, standard, scale = normed(x, gain, eps, dtype)
             ctx.save_for_backward(
                 x if shared else standard, None if shared else scale, gain, weight
             )
-            return F.linear(standard * gain.to(dtype), weight.to(dtype))
+            return F.linear(found, weight.to(dtype))
 
     @staticmethod
     @once_differentiable
@@ -170,16 +162,15 @@ class _LinearOfNormed(torch.autograd.Function):
         kept, scale, gain, weight = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
             if ctx.shared:
-                kept, scale = _standard(kept, ctx.eps)
-                kept = kept.to(ctx.dtype)
+                again, kept, scale = normed(kept, gain, ctx.eps, ctx.dtype)
+            else:
+                again = kept * gain.to(ctx.dtype)
             said = _flat(grad_outputs[0])
-            of_weight = (
-                said.T @ _flat(kept * gain.to(ctx.dtype)) if ctx.needs_input_grad[2] else None
-            )
+            of_weight = said.T @ _flat(again) if ctx.needs_input_grad[2] else None
             of_normed = (said @ weight.to(ctx.dtype)).view(kept.shape)
-            of_x, of_gain = _back_to(of_normed, kept, scale, gain)
+            of_x, of_gain = normed_back(of_normed, kept, scale, gain, ctx.given)
         of_weight = None if of_weight is None else of_weight.to(weight.dtype)
-        return of_x.to(ctx.given), of_gain, of_weight, None, None, None
+        return of_x, of_gain, of_weight, None, None, None
 
 
 class _GatedOfNormed(torch.autograd.Function):
@@ -196,12 +187,10 @@ class _GatedOfNormed(torch.autograd.Function):
         eps, dtype = how
         ctx.dtype, ctx.given = dtype, x.dtype
         with torch.autocast("cpu", enabled=False):
-            standard, scale = _standard(x, eps)
-            standard = standard.to(dtype)
-            normed = standard * gain.to(dtype)
-            a, b = F.linear(normed, opens.to(dtype)), F.linear(normed, says.to(dtype))
+            found, standard, scale = normed(x, gain, eps, dtype)
+            a, b = F.linear(found, opens.to(dtype)), F.linear(found, says.to(dtype))
             ctx.save_for_backward(standard, scale, a, b, gain, opens, says, joins)
-            return F.linear(F.silu(a).mul_(b), joins.to(dtype))
+            return F.linear(gated(a, b), joins.to(dtype))
 
     @staticmethod
     @once_differentiable
@@ -210,22 +199,20 @@ class _GatedOfNormed(torch.autograd.Function):
     ) -> Gradients:
         standard, scale, a, b, gain, opens, says, joins = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
-            said, normed = _flat(grad_outputs[0]), _flat(standard * gain.to(ctx.dtype))
-            a, b = _flat(a), _flat(b)
-            open_ = F.silu(a)
-            of_joins = said.T @ (open_ * b) if ctx.needs_input_grad[4] else None
+            said, again = _flat(grad_outputs[0]), _flat(standard * gain.to(ctx.dtype))
             of_hidden = said @ joins.to(ctx.dtype)
-            of_b = open_.mul_(of_hidden)
-            of_a = torch.ops.aten.silu_backward(of_hidden.mul_(b), a)
-            of_says = of_b.T @ normed if ctx.needs_input_grad[3] else None
-            of_opens = of_a.T @ normed if ctx.needs_input_grad[2] else None
+            hidden, of_a, of_b = gated_back(of_hidden, _flat(a), _flat(b))
+            of_joins = said.T @ hidden if ctx.needs_input_grad[4] else None
+            of_says = of_b.T @ again if ctx.needs_input_grad[3] else None
+            of_opens = of_a.T @ again if ctx.needs_input_grad[2] else None
             of_normed = torch.addmm(of_b @ says.to(ctx.dtype), of_a, opens.to(ctx.dtype))
-            of_x, of_gain = _back_to(of_normed.view(standard.shape), standard, scale, gain)
+            of_normed = of_normed.view(standard.shape)
+            of_x, of_gain = normed_back(of_normed, standard, scale, gain, ctx.given)
         weights = [
             None if found is None else found.to(weight.dtype)
             for found, weight in ((of_opens, opens), (of_says, says), (of_joins, joins))
         ]
-        return of_x.to(ctx.given), of_gain, *weights, None
+        return of_x, of_gain, *weights, None
 
 
 class _AttentionOfNormed(torch.autograd.Function):
@@ -242,14 +229,14 @@ class _AttentionOfNormed(torch.autograd.Function):
         mask, *eps = how
         ctx.eps = eps
         with torch.autocast("cpu", enabled=False):
-            pairs = ((q, q_gain, eps[0]), (k, k_gain, eps[1]))
-            normed = [_standard(t, e)[0] * gain.to(t.dtype) for t, gain, e in pairs]
-            queries, keys, values = (t.transpose(1, 2) for t in (*normed, v))
+            queries = normed_heads(q, q_gain, eps[0], _factor(q))
+            keys, values = normed_heads(k, k_gain, eps[1]), v.transpose(1, 2)
             # The fused kernel is slower in bfloat16; there, an object's scores stay in cache.
             if q.dtype == torch.bfloat16:
                 out, sums = torch.empty_like(queries.transpose(1, 2)).transpose(1, 2), None
                 for b in range(len(q)):
-                    chance = _chances(queries[b], keys[b], None if mask is None else mask[b])
+                    scores = queries[b] @ keys[b].transpose(1, 2)
+                    chance = chances(scores, None if mask is None else mask[b])
                     out[b] = chance @ values[b]
             else:
                 out, sums = _FUSED(queries, keys, values, attn_mask=_added(mask, q.dtype))
@@ -263,15 +250,9 @@ class _AttentionOfNormed(torch.autograd.Function):
     ) -> Gradients:
         q, k, v, q_gain, k_gain, mask, sums, out = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
-            q, q_scale = _standard(q, ctx.eps[0])
-            k, k_scale = _standard(k, ctx.eps[1])
-            given = (
-                q * q_gain.to(q.dtype),
-                k * k_gain.to(k.dtype),
-                v,
-                grad_outputs[0].view(q.shape),
-            )
-            queries, keys, values, said = (t.transpose(1, 2) for t in given)
+            queries = normed_heads(q, q_gain, ctx.eps[0], _factor(q))
+            keys, values = normed_heads(k, k_gain, ctx.eps[1]), v.transpose(1, 2)
+            said = grad_outputs[0].view(q.shape).transpose(1, 2)
             if sums is None:
                 of_q, of_k, of_v = (torch.empty_like(t) for t in (queries, keys, values))
                 for b in range(len(q)):
@@ -282,10 +263,9 @@ class _AttentionOfNormed(torch.autograd.Function):
                 asked = (queries, keys, values, out, sums, 0.0, False)
                 mask = _added(mask, q.dtype)
                 of_q, of_k, of_v = _FUSED_BACKWARD(said, *asked, attn_mask=mask)
-            of_q, of_q_gain = _back_to(of_q.transpose(1, 2), q, q_scale, q_gain)
-            of_k, of_k_gain = _back_to(of_k.transpose(1, 2), k, k_scale, k_gain)
-        of_q, of_k, of_v = of_q.to(v.dtype), of_k.to(v.dtype), of_v.transpose(1, 2)
-        return of_q, of_k, of_v, of_q_gain, of_k_gain, None
+            of_q, of_q_gain = normed_heads_back(of_q, q, q_gain, ctx.eps[0], _factor(q))
+            of_k, of_k_gain = normed_heads_back(of_k, k, k_gain, ctx.eps[1])
+        return of_q, of_k, of_v.transpose(1, 2), of_q_gain, of_k_gain, None
 
 
 def _added(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -295,22 +275,16 @@ def _added(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)
 
 
-def _chances(
-    q: Float[Tensor, "H M d"], k: Float[Tensor, "H N d"], mask: Bool[Tensor, "1 _ N"] | None
-) -> Float[Tensor, "H M N"]:
-    scores = (q @ k.transpose(1, 2)).mul_(q.shape[-1] ** -0.5)
-    if mask is not None:
-        scores.masked_fill_(~mask, -torch.inf)
-    return scores.softmax(-1)
+def _factor(q: Tensor) -> float:
+    """Return what queries are multiplied by, so that scores need not be; the fused kernel does."""
+    return q.shape[-1] ** -0.5 if q.dtype == torch.bfloat16 else 1.0
 
 
 def _attention_backward(
     mask: Tensor | None, q: Tensor, k: Tensor, v: Tensor, said: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of one object's queries, keys and values, shape (H, M or N, d)."""
-    chance = _chances(q, k, mask)
-    of_chance = said @ v.transpose(1, 2)
+    chance = chances(q @ k.transpose(1, 2), mask)
     of_v = chance.transpose(1, 2) @ said
-    of_scores = torch.ops.aten._softmax_backward_data(of_chance, chance, -1, chance.dtype)
-    of_scores.mul_(q.shape[-1] ** -0.5)
+    of_scores = chances_back(said @ v.transpose(1, 2), chance)
     return of_scores @ k, of_scores.transpose(1, 2) @ q, of_v
