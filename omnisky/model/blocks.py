@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from omnisky.model.fast.packing import Packed
 from omnisky.model.fast.sparing import attend_normed, gated_of_normed, linear_of_normed
 
 __all__ = [
@@ -100,7 +101,9 @@ class _Block(nn.Module):
     # What a kind of block does with the vectors and what else it is given.
     _compute: Callable[..., Tensor]
 
-    def forward(self, x: Float[Tensor, "B N D"], *given: Tensor | None) -> Float[Tensor, "B N D"]:
+    def forward(
+        self, x: Float[Tensor, "B N D"], *given: Tensor | Packed | None
+    ) -> Float[Tensor, "B N D"]:
         """Compute the block; see `_compute` of its kind for what it is given."""
         # In training only: evaluation is short, and would need graphs of its own.
         fused = self.compiled and self.training
@@ -122,10 +125,10 @@ def norm(dim: int) -> nn.LayerNorm:
     return nn.LayerNorm(dim, eps=1e-6, bias=False)
 
 
-def _hearable(mask: Tensor | None) -> Bool[Tensor, "B 1 _ N"] | None:
+def _hearable(mask: Tensor | Packed | None) -> Bool[Tensor, "B 1 _ N"] | Packed | None:
     """Return a mask for all heads under which each row may attend to something."""
-    if mask is None:
-        return None
+    if mask is None or isinstance(mask, Packed):
+        return mask
     # A row that may attend to nothing (padding) would be NaN; it attends everywhere instead and is
     # never read.
     return (mask | ~mask.any(-1, keepdim=True)).unsqueeze(1)
@@ -143,7 +146,10 @@ class SelfAttention(nn.Module):
         self.k_norm = norm(dim // num_heads) if qk_norm else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B _ N"] | None, before: nn.Module
+        self,
+        x: Float[Tensor, "B N D"],
+        mask: Bool[Tensor, "B _ N"] | Packed | None,
+        before: nn.Module,
     ) -> Float[Tensor, "B N D"]:
         qkv = linear_of_normed(x, before, self.qkv).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = qkv.unbind(2)
@@ -156,7 +162,9 @@ class MeanAttention(SelfAttention):
     Every slot asked for counts, of whatever modality. Queries and keys play no part.
     """
 
-    def forward(self, x: Tensor, mask: Tensor | None, before: nn.Module) -> Float[Tensor, "B N D"]:
+    def forward(
+        self, x: Tensor, mask: Tensor | Packed | None, before: nn.Module
+    ) -> Float[Tensor, "B N D"]:
         v = linear_of_normed(x, before, self.qkv).chunk(3, dim=-1)[2]
         return self.proj(v.mean(1, keepdim=True).expand_as(v))
 
@@ -177,7 +185,7 @@ class CrossAttention(nn.Module):
         self,
         x: Float[Tensor, "B M D"],
         context: Float[Tensor, "B N D"],
-        mask: Bool[Tensor, "B _ N"] | None,
+        mask: Bool[Tensor, "B _ N"] | Packed | None,
         before: tuple[nn.Module, nn.Module],
     ) -> Float[Tensor, "B M D"]:
         q = linear_of_normed(x, before[0], self.q).unflatten(-1, (self.num_heads, -1))
@@ -213,7 +221,7 @@ class EncoderBlock(_Block):
     def _compute(
         self,
         x: Float[Tensor, "B N D"],
-        mask: Bool[Tensor, "B _ N"] | None,
+        mask: Bool[Tensor, "B _ N"] | Packed | None,
     ) -> Float[Tensor, "B N D"]:
         x = self._add(x, self.attn(x, mask, self.norm1))
         return self._add(x, gated_of_normed(x, self.norm2, self.mlp))
@@ -239,8 +247,8 @@ class DecoderBlock(_Block):
         self,
         x: Float[Tensor, "B M D"],
         context: Float[Tensor, "B N D"],
-        self_mask: Bool[Tensor, "B _ M"] | None,
-        context_mask: Bool[Tensor, "B _ N"] | None,
+        self_mask: Bool[Tensor, "B _ M"] | Packed | None,
+        context_mask: Bool[Tensor, "B _ N"] | Packed | None,
     ) -> Float[Tensor, "B M D"]:
         x = self._add(x, self.self_attn(x, self_mask, self.norm1))
         before = (self.query_norm, self.context_norm)

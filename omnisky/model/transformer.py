@@ -26,6 +26,7 @@ from omnisky.model.embeddings import (
     TokenLogits,
     expected_values,
 )
+from omnisky.model.fast.packing import decode_packed, packs
 from omnisky.model.positions import fixed_positions
 from omnisky.model.training import Trainable
 
@@ -241,8 +242,8 @@ class Transformer(Trainable):
         x = (self.mask_token + place).to(self.dtype)
         modality = self.slot_modality[asked.slots]
         self_mask = context_mask = None
-        # Without a mask, as when one modality is asked for, attention is faster. Training nearly
-        # always has one, and is compiled for that alone.
+        # Without a mask, as when one modality is asked for, attention is faster; what is compiled
+        # for training always has one.
         if self.training or not bool(((modality == modality[:, :1]) & asked.mask).all()):
             self_mask = (modality[:, :, None] == modality[:, None, :]) & asked.mask[:, None, :]
         if self.training or not bool(encoded.mask.all()):
@@ -252,15 +253,15 @@ class Transformer(Trainable):
         return self.decoder_norm(x)
 
     def predict(
-        self, decoded: Float[Tensor, "B M D"], asked: Selection
+        self, decoded: Float[Tensor, "B M D"] | Float[Tensor, "row D"], asked: Selection
     ) -> list[tuple[str, Tensor, Tensor]]:
         """Return (modality, rows, logits) for each token group asked for.
 
-        Rows number the asked slots in the flattened (B, M) table, and rise.
+        Rows number the asked slots in the flattened (B, M) table, and rise; decoded may be these.
         """
         rows = asked.mask.flatten().nonzero()[:, 0]
-        vectors = decoded.flatten(0, 1).index_select(0, rows).to(self.mask_token.dtype)
-        found = self.logits(vectors, asked.slots.flatten()[rows])
+        there = decoded if decoded.ndim == 2 else decoded.flatten(0, 1).index_select(0, rows)
+        found = self.logits(there.to(self.mask_token.dtype), asked.slots.flatten()[rows])
         return [(name, rows[part], logits) for name, part, logits in found]
 
     def forward(
@@ -268,9 +269,11 @@ class Transformer(Trainable):
     ) -> list[tuple[str, Tensor, Tensor]]:
         """Encode, decode and score; see `predict`.
 
-        Objects are encoded in groups of similar numbers of visible slots, so that little padding
-        is computed; the result does not depend on it.
+        Where gradients are wanted on a CPU nothing is padded, see `decode_packed`. Else objects are
+        encoded in groups of similar numbers of visible slots. The result does not depend on it.
         """
+        if packs(self):
+            return self.predict(decode_packed(self, ids, visible, asked), asked)
         vectors, place = self.embed_slots(ids, visible), self.place_vectors(visible.slots)
         wanted, decoded = self.place_vectors(asked.slots), []
         order, widths = _sorted_by_width(visible.mask)

@@ -16,14 +16,19 @@ def plainly(block, *given):
         return block(*given)
 
 
-def block_of(kind):
+# The compiled kernels take rows and heads of whole vectors of the machine: of the wide block alone.
+NARROW, WIDE = 24, 64
+BOTH = pytest.mark.parametrize("width", [NARROW, WIDE])
+
+
+def block_of(kind, width=NARROW):
     """Return a block whose normalisations do something, and what it is given."""
     torch.manual_seed(0)
-    block = kind(24, 2, 4.0, True)
+    block = kind(width, 2, 4.0, True)
     for name, parameter in block.named_parameters():
         if "norm" in name:
             nn.init.uniform_(parameter, 0.5, 2)
-    x, context = torch.randn(2, 5, 24), torch.randn(2, 7, 24)
+    x, context = torch.randn(2, 5, width), torch.randn(2, 7, width)
     among = torch.rand(2, 5, 5) < 0.6
     among[1, 2] = False
     if kind is EncoderBlock:
@@ -50,9 +55,20 @@ def test_gradients_are_those_of_modules(kind):
         torch.testing.assert_close(one, two)
 
 
+@BOTH
 @pytest.mark.parametrize("kind", [EncoderBlock, DecoderBlock])
-def test_gradients_in_bfloat16_are_nearly_as_close(kind):
-    block, given = block_of(kind)
+def test_gradients_in_float32_are_those_of_float64(kind, width):
+    block, given = block_of(kind, width)
+    found = gradients(block, given, lambda b, *g: b(*g))
+    exact = [g.double() if g.is_floating_point() else g for g in given]
+    for one, wanted in zip(found, gradients(block.double(), exact, plainly), strict=True):
+        assert (one - wanted).norm() < 1e-5 * wanted.norm()
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [EncoderBlock, DecoderBlock])
+def test_gradients_in_bfloat16_are_nearly_as_close(kind, width):
+    block, given = block_of(kind, width)
     exact = gradients(block, given, plainly)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = gradients(block, given, lambda b, *g: b(*g))
@@ -63,8 +79,9 @@ def test_gradients_in_bfloat16_are_nearly_as_close(kind):
         assert (one - wanted).norm() < max(2 * float((two - wanted).norm()), 0.05 * size)
 
 
-def test_frozen_weights_get_no_gradient():
-    block, given = block_of(EncoderBlock)
+@BOTH
+def test_frozen_weights_get_no_gradient(width):
+    block, given = block_of(EncoderBlock, width)
     block.mlp.requires_grad_(False)
     block.attn.qkv.weight.requires_grad_(False)
     found = gradients(block, given, lambda b, *g: b(*g))
@@ -75,8 +92,9 @@ def test_frozen_weights_get_no_gradient():
         assert one is None or torch.allclose(one, two, atol=1e-4, rtol=1e-4)
 
 
-def test_little_is_kept():
-    block, given = block_of(EncoderBlock)
+@BOTH
+def test_little_is_kept(width):
+    block, given = block_of(EncoderBlock, width)
     weights = {p.data_ptr() for p in block.parameters()}
 
     def kept(how):

@@ -58,11 +58,13 @@ void norm(const void *x, const float *gain, double eps, double factor, void *sta
     for (long r = 0; r < objects * tokens * heads; r++) {
         const void *from = at(x, place(r, steps, tokens, heads), x_short);
         long to = place(r, steps + 3, tokens, heads);
-        void *kept = standard ? (void *)at(standard, to, short_) : 0, *out = (void *)at(normed, to, short_);
+        void *kept = standard ? (void *)at(standard, to, short_) : 0;
+        void *out = (void *)at(normed, to, short_);
         float *scale = scales ? scales + r : 0;
-        if (x_short) norm_row(from, gain, eps, factor, kept, out, scale, width, 1, 1);
-        else if (short_) norm_row(from, gain, eps, factor, kept, out, scale, width, 0, 1);
-        else norm_row(from, gain, eps, factor, kept, out, scale, width, 0, 0);
+        if (x_short && short_) norm_row(from, gain, eps, factor, kept, out, scale, width, 1, 1);
+        else if (!x_short && !short_)
+            norm_row(from, gain, eps, factor, kept, out, scale, width, 0, 0);
+        else norm_row(from, gain, eps, factor, kept, out, scale, width, x_short, short_);
     }
 }
 

@@ -217,7 +217,11 @@ def normed_heads(
         standard = _standard(x, eps)[0]
         return (standard * (gain * factor).to(x.dtype)).transpose(1, 2)
     objects, tokens, heads, width = x.shape
-    out = x.new_empty(objects, heads, tokens, width)
+    if x.dtype == torch.bfloat16:
+        out = x.new_empty(objects, heads, tokens, width)  # the order that products are quick in
+    else:
+        # Fused attention answers in the order of its queries: that of the product after it.
+        out = x.new_empty(x.shape).transpose(1, 2)
     kernels.norm(x, gain, (eps, factor), out.transpose(1, 2), ())
     return out
 

@@ -10,7 +10,8 @@ with modules that are not the plain ones, the modules are simply called.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeGuard
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,6 +29,7 @@ from omnisky.model.fast.between import (
     normed_heads,
     normed_heads_back,
 )
+from omnisky.model.fast.packing import Packed
 
 if TYPE_CHECKING:
     from omnisky.model.blocks import GatedMLP
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["attend_normed", "gated_of_normed", "linear_of_normed", "plain_norm"]
 
 Gradients = tuple[Tensor | None, ...]
+_Place: TypeAlias = tuple[int, slice, slice]
+_ALL = slice(None)
 
 # What torch attends with on a CPU, which also says what its backward pass needs.
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -77,7 +81,7 @@ def gated_of_normed(x: Float[Tensor, "B N D"], norm: nn.Module, mlp: GatedMLP) -
 def attend_normed(
     heads: tuple[Float[Tensor, "B M H d"], Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]],
     norms: tuple[nn.Module, nn.Module],
-    mask: Bool[Tensor, "B 1 _ N"] | None,
+    mask: Bool[Tensor, "B 1 _ N"] | Packed | None,
 ) -> Float[Tensor, "B M D"]:
     """Return what queries, normalised, hear of keys, normalised, and values.
 
@@ -87,20 +91,32 @@ def attend_normed(
         Queries, keys and values.
     norms : tuple of Module
         Of queries and of keys.
-    mask : BoolTensor, shape (B, 1, M or 1, N), optional
-        True where something may be heard; each query may hear something.
+    mask : BoolTensor, shape (B, 1, M or 1, N), or Packed, optional
+        True where something may be heard; each query may hear something. Or which of the vectors
+        belong together, where B is 1.
     """
     q, k, v = heads
     if not (_plain(q, norms[0]) and _plain(k, norms[1]) and q.dtype == k.dtype == v.dtype):
         q, k = _normed(q, norms[0]), _normed(k, norms[1])
-        there = (t.transpose(1, 2) for t in (q, k, v))
-        return F.scaled_dot_product_attention(*there, attn_mask=mask).transpose(1, 2).flatten(2)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        return _attend(q, k, v, mask).transpose(1, 2).flatten(2)
     assert isinstance(norms[0], nn.LayerNorm)
     assert isinstance(norms[1], nn.LayerNorm)
     gains, eps = (norms[0].weight, norms[1].weight), (norms[0].eps, norms[1].eps)
     found = _AttentionOfNormed.apply(q, k, v, *gains, (mask, *eps))
     assert isinstance(found, Tensor)
     return found
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Packed | None) -> Tensor:
+    """Return what heads, shape (B, H, M or N, d), hear."""
+    if not isinstance(mask, Packed):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    parts = [
+        F.scaled_dot_product_attention(q[:, :, m], k[:, :, n], v[:, :, n], attn_mask=own)
+        for m, n, own in mask.objects()
+    ]
+    return torch.cat(parts, 2)
 
 
 def _normed(x: Tensor, norm: nn.Module) -> Tensor:
@@ -224,23 +240,32 @@ class _AttentionOfNormed(torch.autograd.Function):
         v: Tensor,
         q_gain: Tensor,
         k_gain: Tensor,
-        how: tuple[Tensor | None, float, float],
+        how: tuple[Tensor | Packed | None, float, float],
     ) -> Tensor:
         mask, *eps = how
-        ctx.eps = eps
+        ctx.eps, ctx.packed = eps, mask if isinstance(mask, Packed) else None
+        kept = sums = None
         with torch.autocast("cpu", enabled=False):
             queries = normed_heads(q, q_gain, eps[0], _factor(q))
             keys, values = normed_heads(k, k_gain, eps[1]), v.transpose(1, 2)
-            # The fused kernel is slower in bfloat16; there, an object's scores stay in cache.
+            # As the product after it takes them: heads beside each other.
+            out = q.new_empty(q.shape).transpose(1, 2)
             if q.dtype == torch.bfloat16:
-                out, sums = torch.empty_like(queries.transpose(1, 2)).transpose(1, 2), None
-                for b in range(len(q)):
-                    scores = queries[b] @ keys[b].transpose(1, 2)
-                    chance = chances(scores, None if mask is None else mask[b])
-                    out[b] = chance @ values[b]
+                # The fused kernel is slower; here an object's scores stay in cache.
+                for m, n, own in _objects(mask, q):
+                    chance = chances(queries[m] @ keys[n].transpose(1, 2), own)
+                    out[m] = chance @ values[n]
+            elif isinstance(mask, Packed):
+                found = []
+                for m, n, own in _objects(mask, q):
+                    out[m], part = _fused(own, queries[m], keys[n], values[n])
+                    found.append(part)
+                kept, sums = out, torch.cat(found, 2)
             else:
                 out, sums = _FUSED(queries, keys, values, attn_mask=_added(mask, q.dtype))
-        ctx.save_for_backward(q, k, v, q_gain, k_gain, mask, sums, None if sums is None else out)
+                kept = out
+        mask = None if ctx.packed is not None else mask
+        ctx.save_for_backward(q, k, v, q_gain, k_gain, mask, sums, kept)
         return out.transpose(1, 2).flatten(2)
 
     @staticmethod
@@ -253,19 +278,62 @@ class _AttentionOfNormed(torch.autograd.Function):
             queries = normed_heads(q, q_gain, ctx.eps[0], _factor(q))
             keys, values = normed_heads(k, k_gain, ctx.eps[1]), v.transpose(1, 2)
             said = grad_outputs[0].view(q.shape).transpose(1, 2)
-            if sums is None:
-                of_q, of_k, of_v = (torch.empty_like(t) for t in (queries, keys, values))
-                for b in range(len(q)):
-                    one = (queries[b], keys[b], values[b], said[b])
-                    own = _attention_backward(None if mask is None else mask[b], *one)
-                    of_q[b], of_k[b], of_v[b] = own
-            else:
+            if sums is not None and ctx.packed is None:
                 asked = (queries, keys, values, out, sums, 0.0, False)
                 mask = _added(mask, q.dtype)
                 of_q, of_k, of_v = _FUSED_BACKWARD(said, *asked, attn_mask=mask)
+            else:
+                of_q, of_k, of_v = (torch.empty_like(t) for t in (queries, keys, values))
+                for m, n, own in _objects(mask if ctx.packed is None else ctx.packed, q):
+                    one = (queries[m], keys[n], values[n], said[m])
+                    if sums is None:
+                        of_q[m], of_k[n], of_v[n] = _attention_backward(own, *one)
+                    else:
+                        told = out[m], sums[:, :, m[2]]
+                        of_q[m], of_k[n], of_v[n] = _fused_backward(own, *one, *told)
             of_q, of_q_gain = normed_heads_back(of_q, q, q_gain, ctx.eps[0], _factor(q))
             of_k, of_k_gain = normed_heads_back(of_k, k, k_gain, ctx.eps[1])
         return of_q, of_k, of_v.transpose(1, 2), of_q_gain, of_k_gain, None
+
+
+def _objects(
+    mask: Tensor | Packed | None, q: Tensor
+) -> Iterator[tuple[_Place, _Place, Tensor | None]]:
+    """Yield where in queries, and in keys and values, each object's are, and its mask."""
+    if isinstance(mask, Packed):
+        for m, n, own in mask.objects():
+            yield (0, _ALL, m), (0, _ALL, n), own
+        return
+    for b in range(len(q)):
+        yield (b, _ALL, _ALL), (b, _ALL, _ALL), None if mask is None else mask[b]
+
+
+def _fused(mask: Tensor | None, *heads: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what one object hears, shape (H, M, d), and sums that its backward pass needs."""
+    q, k, _ = heads
+    if not (q.shape[1] and k.shape[1]):
+        return torch.zeros_like(q), q.new_zeros(1, *q.shape[:2])
+    given = (t[None] for t in heads)
+    out, sums = _FUSED(*given, attn_mask=None if mask is None else _added(mask[None], q.dtype))
+    return out[0], sums
+
+
+def _fused_backward(
+    mask: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    said: Tensor,
+    out: Tensor,
+    sums: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of one object's queries, keys and values, shape (H, M or N, d)."""
+    if not (q.shape[1] and k.shape[1]):
+        return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    given = (*(t[None] for t in (said, q, k, v, out)), sums, 0.0, False)
+    added = None if mask is None else _added(mask[None], q.dtype)
+    of_q, of_k, of_v = (g[0] for g in _FUSED_BACKWARD(*given, attn_mask=added))
+    return of_q, of_k, of_v
 
 
 def _added(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
