@@ -63,8 +63,8 @@ def test_scores_and_gradients_are_those_of_a_table(network, dtype, close, recomp
     assert all((g is None) == (of_table[n] is None) for n, g in of_row.items())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradients_are_equal_where_every_object_shows_something(network, dtype, monkeypatch):
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-3), (torch.float64, 1e-9)])
+def test_gradients_are_equal_where_every_object_shows_something(network, dtype, close, monkeypatch):
     ids, visible, asked = batch()
     visible.mask[3, 4] = True
     network = network.to(dtype)
@@ -72,7 +72,7 @@ def test_gradients_are_equal_where_every_object_shows_something(network, dtype, 
     _, of_table = computed(network, (ids, visible, asked), dtype, monkeypatch)
     for name, wanted in of_table.items():
         if wanted is not None:
-            assert (of_row[name] - wanted).norm() <= 2e-5 * wanted.norm(), name
+            assert (of_row[name] - wanted).norm() <= close * wanted.norm(), name
 
 
 def test_company_changes_nothing(network):
