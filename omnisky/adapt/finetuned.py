@@ -261,8 +261,8 @@ class FineTunedModel(BaseEstimator):
     def load(cls, folder: str | PathLike, *, base=None, device=None) -> FineTunedModel:
         """Read a model that `save` wrote; `base` is the pretrained model if that has moved.
 
-        It computes on `device`, or where the base does. Raises `FileNotFoundError`, `ValueError` if
-        there is no such device, `CheckpointError` for damage, other versions or other weights.
+        The base goes to `device` if one is given. Raises `FileNotFoundError`, `ValueError` if there
+        is no such device, `CheckpointError` for damage, other versions or other weights.
         """
         return storage.load(cls, Path(folder), base=base, device=device)
 

@@ -111,12 +111,19 @@ def load(kind: type, folder: Path, *, base: Any, device: Any = None) -> Any:
             "the name or folder of that model"
         )
     try:
-        return _rebuild(kind, config, tensors, (base, device))
+        model = _rebuild(kind, config, tensors, base)
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder} is damaged: its configuration and weights do not fit together ({error}); "
             "save the model again"
         ) from error
+    if device is not None and model.base_ is not None:
+        model.base_.to(device)
+        for unit in model.units_:
+            for part in (unit.head, unit.tuned):
+                if part is not None:
+                    part.to(device_of(model.base_))
+    return model
 
 
 def _older(name: str, tensor: Tensor) -> bool:
@@ -134,18 +141,12 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _rebuild(
-    kind: type, config: dict[str, Any], tensors: dict[str, Tensor], using: tuple[Any, Any]
-) -> Any:
-    """Return a fitted model of what a folder held, on a base and a device that may be None."""
-    base, device = using
+def _rebuild(kind: type, config: dict[str, Any], tensors: dict[str, Tensor], base: Any) -> Any:
     model = kind(**config["parameters"])
     model.base_ = None
     if config["base_sha256"] is not None:
         model.base = model.base if base is None else base
         model.base_ = load_base(model.base)
-        if device is not None:
-            model.base_.to(device)
         found = weights_sha256(model.base_.network)
         if found != config["base_sha256"]:
             raise CheckpointError(

@@ -63,7 +63,9 @@ def place(model: Model, precision: Precision, device: str | None) -> Model:
     ValueError
         If this machine has no such device, or the precision is neither.
     """
+    from omnisky.model.blocks import default_device
+
     if precision not in _FORMATS:
         raise ValueError(f"precision must be one of {', '.join(_FORMATS)}; found {precision!r}")
     # First the device: what warns of a number format that it lacks should not look at another.
-    return model.to(device).cast(_FORMATS[precision])
+    return model.to(default_device() if device is None else device).cast(_FORMATS[precision])

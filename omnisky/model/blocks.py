@@ -28,6 +28,7 @@ __all__ = [
     "SelfAttention",
     "check_compiler",
     "compiled",
+    "default_device",
     "norm",
     "usable_device",
     "xavier",
@@ -68,6 +69,11 @@ def check_compiler(device: torch.device) -> None:
         ) from error
 
 
+def default_device() -> str:
+    """Return a CUDA device where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def usable_device(device: str | torch.device | None) -> torch.device:
     """Return a device on which a number can be put: a CUDA device where there is one, for None.
 
@@ -76,7 +82,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     ValueError
         If this machine, or this build of torch, has no such device.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device() if device is None else device
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen)
@@ -159,7 +165,8 @@ class SelfAttention(nn.Module):
 class MeanAttention(SelfAttention):
     """What AION-1 0.0.2 does in the decoder: all slots are blocked, so that each hears the mean.
 
-    Every slot asked for counts, of whatever modality. Queries and keys play no part.
+    Every slot asked for counts, of whatever modality. Queries and keys play no part. One object a
+    row: `packs` sees to it.
     """
 
     def forward(

@@ -64,13 +64,11 @@ class BetweenKernels:
 
     def gates(self, *given: Tensor) -> bool:
         """Tell whether these can go through a gate together."""
-        plain = all(t.dtype in _TYPES and t.is_contiguous() for t in given)
-        return plain and given[0].numel() % self._lanes == 0
+        return _alike(*given) and given[0].numel() % self._lanes == 0
 
     def hears(self, *scores: Tensor) -> bool:
         """Tell whether these can become chances, or gradients of some."""
-        plain = all(t.dtype in _TYPES and t.is_contiguous() for t in scores)
-        return plain and 0 < scores[0].shape[-1] <= self._most_keys
+        return _alike(*scores) and 0 < scores[0].shape[-1] <= self._most_keys
 
     def norm(
         self, x: Tensor, gain: Tensor, how: tuple[float, float], out: Tensor, kept: Sequence[Tensor]
@@ -90,7 +88,7 @@ class BetweenKernels:
             deviations.
         """
         standard, scales = kept or (0, 0)
-        steps = torch.tensor([*x.stride()[:3], *out.stride()[:3]])
+        steps = torch.tensor([*x.stride()[:3], *out.stride()[:3]], device="cpu")
         given = (x, gain, *how, standard, out, scales, steps, *x.shape)
         short = int(x.dtype == torch.bfloat16), int(out.dtype == torch.bfloat16)
         call(self._library, "norm", *given, *short, torch.get_num_threads())
@@ -110,7 +108,7 @@ class BetweenKernels:
         """
         objects, tokens, heads, width = x.shape
         parts = gain.new_empty(-(-objects * tokens * heads // self._chunk), width)
-        steps = torch.tensor([step for t in (said, x, out) for step in t.stride()[:3]])
+        steps = torch.tensor([n for t in (said, x, out) for n in t.stride()[:3]], device="cpu")
         given = (said, x, 0 if scales is None else scales, gain, *how, out, parts, steps, *x.shape)
         short = [int(t.dtype == torch.bfloat16) for t in (said, x, out)]
         call(self._library, "norm_back", *given, *short, torch.get_num_threads())
@@ -172,8 +170,8 @@ def normed(
         standard = standard.to(dtype)
         return standard * gain.to(dtype), standard, scale
     rows = _as_rows(x.contiguous())
-    out, standard = (torch.empty(x.shape, dtype=dtype) for _ in range(2))
-    scale = torch.empty(*x.shape[:-1], 1, dtype=torch.float32)
+    out, standard = (x.new_empty(x.shape, dtype=dtype) for _ in range(2))
+    scale = x.new_empty(*x.shape[:-1], 1, dtype=torch.float32)
     kernels.norm(rows, gain, (eps, 1.0), _as_rows(out), (_as_rows(standard), scale))
     return out, standard, scale
 
@@ -203,7 +201,7 @@ def normed_back(
     if kernels is None or not (fits and kernels.norms(gain, said, standard)):
         of_x, of_gain = _back_to(said, standard, scale, gain)
         return of_x.to(dtype), of_gain
-    out = torch.empty(said.shape, dtype=dtype)
+    out = said.new_empty(said.shape, dtype=dtype)
     rows = _as_rows(said.contiguous()), _as_rows(standard)
     return out, kernels.norm_back(*rows, scale, gain, (0.0, 1.0), _as_rows(out))
 
@@ -290,6 +288,13 @@ def chances_back(said: Float[Tensor, "H M N"], chance: Float[Tensor, "H M N"]) -
     return said
 
 
+def _alike(first: Tensor, *others: Tensor) -> bool:
+    """Tell whether tensors are contiguous and of one type and shape that kernels take."""
+    plain = first.dtype in _TYPES and first.is_contiguous()
+    same = all(t.dtype == first.dtype and t.shape == first.shape for t in others)
+    return plain and same and all(t.is_contiguous() for t in others)
+
+
 def _as_rows(x: Tensor) -> Tensor:
     """Return contiguous rows as (1, row, 1, width)."""
     return x.view(1, -1, 1, x.shape[-1])
@@ -324,6 +329,8 @@ def _agree(kernels: BetweenKernels) -> bool:
     for dtype, tolerance in _TOLERANCE.items():
         pairs = [
             *_of_norm(kernels, long.to(dtype), gain, said.to(dtype)),
+            # Of residuals, which stay float32.
+            *_of_norm(kernels, long, gain, said.to(dtype)),
             *_of_gate(kernels, said.to(dtype), a.to(dtype), b.to(dtype)),
             *_of_chances(kernels, scores.to(dtype), mask, of_chances.to(dtype)),
         ]
@@ -340,16 +347,16 @@ def _of_norm(
     """Return pairs of what kernels and torch make of rows, as heads of half their width too."""
     standard, scale = _standard(x, 1e-6)
     of_x, of_gain = _back_to(said.float(), standard.float(), scale, gain)
-    rows, out, kept = _as_rows(x), torch.empty_like(x), torch.empty_like(x)
+    rows, out, kept = _as_rows(x), torch.empty_like(said), torch.empty_like(said)
     scales, back = torch.empty_like(scale), torch.empty_like(x)
     kernels.norm(rows, gain, (1e-6, 1.0), _as_rows(out), (_as_rows(kept), scales))
     given = (_as_rows(said), _as_rows(kept), scales, gain, (0.0, 1.0), _as_rows(back))
     pairs = [(out, standard * gain), (kept, standard), (scales, scale)]
     pairs += [(kernels.norm_back(*given) / 10, of_gain / 10), (back, of_x)]
-    heads, narrow = x.unflatten(-1, (2, 32)), gain[:32].contiguous()
+    heads, narrow = x.to(said.dtype).unflatten(-1, (2, 32)), gain[:32].contiguous()
     standard, scale = _standard(heads, 1e-6)
     of_x, of_gain = _back_to(said.unflatten(-1, (2, 32)).float(), standard.float(), scale, narrow)
-    out = x.new_empty(2, 2, 70, 32).transpose(1, 2)
+    out = heads.new_empty(2, 2, 70, 32).transpose(1, 2)
     back = torch.empty_like(heads)
     kernels.norm(heads, narrow, (1e-6, 0.5), out, ())
     given = (said.unflatten(-1, (2, 32)), heads, None, narrow, (1e-6, 0.5), back)
@@ -369,13 +376,15 @@ def _of_gate(
 def _of_chances(
     kernels: BetweenKernels, scores: Tensor, mask: Tensor, said: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    plain = scores.float().softmax(-1)
-    hidden = scores.float().masked_fill(~mask, -torch.inf).softmax(-1)
-    found, masked, back = scores.clone(), scores.clone(), said.clone()
-    kernels.chances(found, None)
-    kernels.chances(masked, mask[None])
+    wanted, found = [], []
+    for own in (None, mask[None], mask[None, :1]):
+        shown = scores.float() if own is None else scores.float().masked_fill(~own, -torch.inf)
+        wanted.append(shown.softmax(-1))
+        found.append(scores.clone())
+        kernels.chances(found[-1], own)
+    back = said.clone()
+    kernels.chances_back(back, found[0])
     of_scores = torch.ops.aten._softmax_backward_data(
-        said.float(), found.float(), -1, torch.float32
+        said.float(), found[0].float(), -1, torch.float32
     )
-    kernels.chances_back(back, found)
-    return [(found, plain), (masked, hidden), (back, of_scores)]
+    return [*zip(found, wanted, strict=True), (back, of_scores)]

@@ -79,7 +79,7 @@ class FewKernels:
         """
         rows, short = len(x), int(x.dtype == torch.bfloat16)
         out = x.new_empty(rows, len(weight))
-        room = torch.empty(x.shape, dtype=torch.float32)
+        room = x.new_empty(x.shape, dtype=torch.float32)
         given = (x, 0 if gain is None else gain, eps, weight, 0 if added is None else added)
         sizes = (rows, x.shape[1], len(weight), short, torch.get_num_threads())
         call(self._library, "product", *given, out, room, *sizes)
@@ -99,7 +99,7 @@ class FewKernels:
         """
         rows, short = len(x), int(x.dtype == torch.bfloat16)
         out = x.new_empty(rows, len(said))
-        room = torch.empty(x.shape, dtype=torch.float32)
+        room = x.new_empty(x.shape, dtype=torch.float32)
         sizes = (rows, x.shape[1], len(said), short, torch.get_num_threads())
         call(self._library, "gate", x, gain, eps, opens, said, out, room, *sizes)
         return out
@@ -132,7 +132,7 @@ class FewKernels:
         steps = [step for t in (q, k, v, out) for step in t.stride()[:3]]
         short = int(q.dtype == torch.bfloat16)
         sizes = (objects, heads, queries, k.shape[2], width, short, torch.get_num_threads())
-        call(self._library, "attend", q, k, v, out, torch.tensor(steps), *sizes)
+        call(self._library, "attend", q, k, v, out, torch.tensor(steps, device="cpu"), *sizes)
         return out
 
 

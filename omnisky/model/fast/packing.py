@@ -79,6 +79,12 @@ def decode_packed(
     for block in network.encoder:
         x = block(x, among)
     context = network.decoder_proj_context(network.encoder_norm(x)) + place
+    if not all(seen):
+        # Who is shown nothing hears what the decoder makes of nothing, as in a padded table.
+        nothing = network.decoder_proj_context(x.new_zeros(1, 1, x.shape[-1]))
+        parts = zip(context.split(seen, 1), seen, strict=True)
+        context = torch.cat([part if n else nothing for part, n in parts], 1)
+        seen = [max(n, 1) for n in seen]
     slots = asked.slots.flatten()[wanted]
     y = (network.mask_token.flatten() + network.place_vectors(slots)).to(network.dtype)[None]
     alike = [_of_one_modality(m) for m in network.slot_modality[slots].split(told)]

@@ -340,7 +340,7 @@ def _added(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Return a mask as what is added to scores."""
     if mask is None:
         return None
-    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
 def _factor(q: Tensor) -> float:

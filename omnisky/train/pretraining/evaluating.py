@@ -53,8 +53,8 @@ def evaluate_run(
     folder = Path(run)
     if not (folder / "model").is_dir() or not (folder / "recipe.json").is_file():
         raise FileNotFoundError(
-            f"{folder} has no model and recipe.json; give the folder of a run of omnisky pretrain "
-            "that is over"
+            f"{folder} has no model and tokens; give the folder of a run of omnisky pretrain that "
+            "is over"
         )
     told = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     training, held_out = _tables(folder, told["data"])
@@ -75,7 +75,13 @@ def _tables(folder: Path, data: Mapping[str, Any]) -> tuple[list[TokenTable], li
         if source["tokens"]:
             place = Path(data["path"], source["tokens"])
         else:
-            place = next((folder / "tokens").glob(f"{number}-*"), folder / "tokens" / str(number))
+            found = sorted((folder / "tokens").glob(f"{number}-*"))
+            if len(found) > 1:
+                raise ValueError(
+                    f"source {number} of {folder} has tokens of several sources, of which its "
+                    f"recipe names one: {', '.join(p.name for p in found)}. Move away the others"
+                )
+            place = found[0] if found else folder / "tokens" / str(number)
         if not place.is_dir():
             raise FileNotFoundError(
                 f"the tokens of source {number} of {folder} are gone: there is no {place}"
