@@ -39,6 +39,26 @@ INLINE void store(void *p, long i, vec v, long short_) {
     *(hvec *)((uint16_t *)p + i) = __builtin_convertvector(bits >> 16, hvec);
 }
 
+/* One number of these, and where the i-th is. */
+INLINE float number(const void *p, long i, long short_) {
+    if (!short_) return ((const float *)p)[i];
+    union { uint32_t bits; float value; } one = {(uint32_t)((const uint16_t *)p)[i] << 16};
+    return one.value;
+}
+
+INLINE void store_number(void *p, long i, float value, long short_) {
+    if (!short_) {
+        ((float *)p)[i] = value;
+        return;
+    }
+    union { float value; uint32_t bits; } one = {value};
+    ((uint16_t *)p)[i] = (one.bits + 0x7fff + ((one.bits >> 16) & 1)) >> 16;
+}
+
+INLINE const void *at(const void *p, long i, long short_) {
+    return (const char *)p + i * (short_ ? 2 : 4);
+}
+
 INLINE float total(vec v) {
     union { vec whole; four parts[LANES / 4]; } both = {v};
     four sum = both.parts[0];

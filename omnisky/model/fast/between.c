@@ -13,10 +13,6 @@ long most_width(void) { return WIDTH; }
 long most_keys(void) { return KEYS; }
 long chunk(void) { return CHUNK; }
 
-INLINE const void *at(const void *p, long i, long short_) {
-    return (const char *)p + i * (short_ ? 2 : 4);
-}
-
 /* Where a row begins, of rows (object, token, head) that lie `steps` apart. */
 INLINE long place(long row, const long *steps, long tokens, long heads) {
     long head = row % heads, token = row / heads % tokens, object = row / heads / tokens;
@@ -145,21 +141,6 @@ void gate_back(const void *g, const void *a, const void *b, void *product, void 
         store(da, i, said * y * (share + open * (1 - share)), short_);
         store(db, i, said * open, short_);
     }
-}
-
-INLINE float number(const void *p, long i, long short_) {
-    if (!short_) return ((const float *)p)[i];
-    union { uint32_t bits; float value; } one = {(uint32_t)((const uint16_t *)p)[i] << 16};
-    return one.value;
-}
-
-INLINE void store_number(void *p, long i, float value, long short_) {
-    if (!short_) {
-        ((float *)p)[i] = value;
-        return;
-    }
-    union { float value; uint32_t bits; } one = {value};
-    ((uint16_t *)p)[i] = (one.bits + 0x7fff + ((one.bits >> 16) & 1)) >> 16;
 }
 
 /* A row as float32, with `rest` behind it up to a whole number of vectors. */

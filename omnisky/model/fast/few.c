@@ -20,25 +20,6 @@ long columns(void) { return COLUMNS; }
 long most_keys(void) { return KEYS; }
 long most_width(void) { return WIDTH; }
 
-INLINE float number(const void *p, long i, long short_) {
-    if (!short_) return ((const float *)p)[i];
-    union { uint32_t bits; float value; } one = {(uint32_t)((const uint16_t *)p)[i] << 16};
-    return one.value;
-}
-
-INLINE void store_number(void *p, long i, float value, long short_) {
-    if (!short_) {
-        ((float *)p)[i] = value;
-        return;
-    }
-    union { float value; uint32_t bits; } one = {value};
-    ((uint16_t *)p)[i] = (one.bits + 0x7fff + ((one.bits >> 16) & 1)) >> 16;
-}
-
-INLINE const void *at(const void *p, long i, long short_) {
-    return (const char *)p + i * (short_ ? 2 : 4);
-}
-
 /* One row as float32, normalised if there is a gain. */
 INLINE void normalise(const void *x, const void *gain, float eps, float *out, long width,
                     long short_) {
