@@ -25,6 +25,9 @@ class Trainable(nn.Module):
     encoder: nn.ModuleList
     decoder: nn.ModuleList
 
+    # They say what ids mean and where they are kept; training changes none.
+    buffers_are_fixed = True
+
     def blocks(self) -> list[EncoderBlock | DecoderBlock]:
         """Return the parts that are computed one after the other."""
         found = []

@@ -62,7 +62,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         weight_decay: float,
         betas: tuple[float, float],
     ) -> None:
-        self._adamw = torch.optim.AdamW(others, lr=learning_rate, betas=betas)
+        self._adamw = torch.optim.AdamW(others, lr=learning_rate, betas=betas, fused=True)
         moved = {
             "params": [parameter for _, parameter in matrices],
             "param_names": [name for name, _ in matrices],

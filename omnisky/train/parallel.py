@@ -185,16 +185,25 @@ def untell(module: nn.Module) -> None:
 
 
 def wrap(module: nn.Module, processes: Processes) -> nn.Module:
-    """Return the module with gradients averaged over processes; itself if there is one process."""
+    """Return the module with gradients averaged over processes; itself if there is one process.
+
+    Buffers are told to all processes before each forward pass, unless the module says by a true
+    ``buffers_are_fixed`` that none changes in one.
+    """
     if processes.world_size == 1:
         return module
     on_cuda = processes.device.type == "cuda"
-    return DistributedDataParallel(
+    wrapped = DistributedDataParallel(
         module,
         device_ids=[processes.device] if on_cuda else None,
         # A batch in which no object has some modality leaves that modality's weights unused.
         find_unused_parameters=True,
+        gradient_as_bucket_view=True,
     )
+    # Telling those of forty modalities takes a quarter of a step (dev/LOG.md). An argument's name
+    # for it depends on the version of torch; that of the attribute does not.
+    wrapped.broadcast_buffers = not getattr(module, "buffers_are_fixed", False)
+    return wrapped
 
 
 def place(module: nn.Module, processes: Processes, sharding: Sharding, seed: int) -> Shards | None:

@@ -305,10 +305,11 @@ def _draw(mock: MockRecipe, survey: str, modalities: Sequence[str], path: Path) 
     from omnisky.mock.native.writing import about
 
     universe = Universe(mock.seed, mock.objects, size=mock.size)
+    # Its models take long to make; parts of it, which tasks take, share those that there are.
+    universe.native(survey, slice(0, 1), heavy=False)
     sources = [
         Source(
             name=f"mock {survey}, objects {first} to {first + _TASK - 1}",
-            # All tasks share the universe: its models take long to make.
             read=partial(_read, universe, first, survey, modalities),
         )
         for first in range(0, len(universe), _TASK)
@@ -320,8 +321,8 @@ def _read(
     universe: Universe, first: int, survey: str, modalities: Sequence[str], *, problems: Problems
 ) -> Iterator[SkyObjects]:
     """Yield what a survey has of the mock objects of one task."""
-    end = min(first + _TASK, len(universe))
-    for start in range(first, end, _BATCH):
-        part = slice(start, min(start + _BATCH, end))
-        if len(universe.native(survey, part, heavy=False)):
-            yield universe.observe(survey, part, modalities=modalities)
+    drawn = universe[first : first + _TASK].hold()
+    for start in range(0, len(drawn), _BATCH):
+        part = drawn[start : start + _BATCH]
+        if len(part.native(survey, heavy=False)):
+            yield part.observe(survey, modalities=modalities)
