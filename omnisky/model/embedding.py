@@ -15,11 +15,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnisky.codecs.tokens import Tokens
 from omnisky.model.blocks import EncoderBlock, SelfAttention, compiled
-from omnisky.model.fast import add_mlp, add_product, attend_densely, product
+from omnisky.model.fast import add_mlp, add_product, attend_normed_densely, product
 from omnisky.model.transformer import Selection, Transformer
 
 __all__ = ["Embedding", "Packed", "Pooling", "embed_tokens", "encode_packed", "tokens_at_once"]
@@ -27,6 +27,7 @@ __all__ = ["Embedding", "Packed", "Pooling", "embed_tokens", "encode_packed", "t
 Pooling: TypeAlias = Literal["mean", "none"]
 # Tokens embedded at a time: what is worked on takes some 15 times the memory of their vectors.
 _TOKENS, _TOKENS_ON_ACCELERATOR = 1 << 15, 1 << 17
+_NO_NORM = nn.Identity()
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def encode_packed(network: Transformer, ids: Int[Tensor, "B S"], visible: Select
             x = compiled(_answer)(block, x, _attention(q, k, v, groups))
             continue
         q, k, v = _heads(block.attn, product(x, block.attn.qkv, block.norm1))
-        x = add_product(x, _attention(q, k, v, groups), block.attn.proj)
+        norms = block.attn.q_norm, block.attn.k_norm
+        x = add_product(x, _attention(q, k, v, groups, norms), block.attn.proj)
         x = add_mlp(x, block.mlp, block.norm2)
     return Packed(network.encoder_norm(x), objects)
 
@@ -176,14 +178,15 @@ def encode_packed(network: Transformer, ids: Int[Tensor, "B S"], visible: Select
 def _heads(
     attention: SelfAttention, qkv: Float[Tensor, "token E"]
 ) -> tuple[Float[Tensor, "token H d"], Float[Tensor, "token H d"], Float[Tensor, "token H d"]]:
-    """Return queries and keys, normalised, and values."""
+    """Return queries, keys and values."""
     q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
-    return attention.q_norm(q), attention.k_norm(k), v
+    return q, k, v
 
 
 def _ask(block: EncoderBlock, x: Float[Tensor, "token D"]) -> tuple[Tensor, Tensor, Tensor]:
     """Do what a compiler can see of a block before tokens hear each other."""
-    return _heads(block.attn, block.attn.qkv(block.norm1(x)))
+    q, k, v = _heads(block.attn, block.attn.qkv(block.norm1(x)))
+    return block.attn.q_norm(q), block.attn.k_norm(k), v
 
 
 def _answer(
@@ -198,14 +201,14 @@ def _attention(
     k: Float[Tensor, "token H d"],
     v: Float[Tensor, "token H d"],
     groups: list[tuple[int, int]],
+    norms: tuple[nn.Module, nn.Module] = (_NO_NORM, _NO_NORM),
 ) -> Float[Tensor, "token D"]:
     """Let the tokens of each object hear each other; groups are numbers of objects and tokens."""
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device).flatten(1)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     first = 0
     for objects, length in groups:
         part = slice(first, first + objects * length)
-        shape = (objects, length, *q.shape[1:])
-        here = (t[part].reshape(shape).transpose(1, 2) for t in (q, k, v))
-        out[part] = attend_densely(*here).transpose(1, 2).reshape(objects * length, -1)
+        here = (t[part].unflatten(0, (objects, length)) for t in (q, k, v))
+        out[part] = attend_normed_densely(*here, norms).flatten(0, 1)
         first = part.stop
-    return out
+    return out.flatten(1)

@@ -1,5 +1,7 @@
 """Kernels for few tokens, and the choice among ways to multiply, against plain torch."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from omnisky.model.fast import (
     add_mlp,
     add_product,
     attend_densely,
+    attend_normed_densely,
     few,
     few_kernels,
     product,
@@ -70,6 +73,23 @@ def test_attention_equals_torch(dtype, keys):
     k, v = torch.randn(2, keys, 2, 3, 32).to(dtype).permute(2, 0, 3, 1, 4)
     wanted = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
     close(attend_densely(q, k, v), wanted, dtype)
+
+
+@TYPES
+@pytest.mark.parametrize("slow", [False, True], ids=["fast", "imitated"])
+@pytest.mark.parametrize("length", [1, 7, 150])
+def test_attention_of_normalised_heads_equals_torch(dtype, slow, length, monkeypatch):
+    monkeypatch.setattr(verbs, "_slow_in_bfloat16", lambda: slow)
+    q, k, v = torch.randn(2, length, 3, 3, 32).to(dtype).unbind(2)
+    norms = tuple(norm(32).to(dtype) for _ in range(2))
+    for one in norms:
+        one.weight.copy_(1 + torch.randn(32) / 8)
+    for pair in (norms, (norms[0], nn.Identity())):
+        found = attend_normed_densely(q, k, v, pair)
+        exact = [copy.deepcopy(one).double() for one in pair]
+        heads = exact[0](q.double()), exact[1](k.double()), v.double()
+        wanted = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in heads))
+        close(found, wanted.transpose(1, 2), dtype)
 
 
 @needs_kernels

@@ -5,6 +5,7 @@ from omnisky.model.fast.verbs import (
     add_mlp,
     add_product,
     attend_densely,
+    attend_normed_densely,
     product,
     warn_if_imitated,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "add_mlp",
     "add_product",
     "attend_densely",
+    "attend_normed_densely",
     "few_kernels",
     "product",
     "warn_if_imitated",

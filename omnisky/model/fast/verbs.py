@@ -17,13 +17,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnisky.codecs.fast.compiling import random_tensors
+from omnisky.model.fast.between import chances, gated, normed_heads
 from omnisky.model.fast.few import FewKernels, few_kernels
 from omnisky.model.fast.sparing import plain_norm
 
 if TYPE_CHECKING:
     from omnisky.model.blocks import GatedMLP
 
-__all__ = ["add_mlp", "add_product", "attend_densely", "product", "warn_if_imitated"]
+__all__ = [
+    "add_mlp",
+    "add_product",
+    "attend_densely",
+    "attend_normed_densely",
+    "product",
+    "warn_if_imitated",
+]
 
 _ALL = slice(None)
 # Vectors that a product made for many of them is not faster for.
@@ -50,7 +58,7 @@ def product(
     """
     kernels = _for_few(x, linear, norm=norm)
     if kernels is None:
-        return _linear(linear, norm(x), outputs)
+        return _linear(linear, _normed(x, norm), outputs)
     assert isinstance(norm, nn.LayerNorm)
     weight = linear.weight[outputs]
     return kernels.product(_rows(x), weight, gain=norm.weight, eps=norm.eps).unflatten(
@@ -80,9 +88,9 @@ def add_mlp(x: Float[Tensor, "... D"], mlp: GatedMLP, norm: nn.Module) -> Float[
     """Return ``x + mlp(norm(x))``."""
     kernels = _for_few(x, mlp.fc1, mlp.fc3, norm=norm)
     if kernels is None:
-        normed = norm(x)
-        hidden = F.silu(_linear(mlp.fc1, normed), inplace=True)
-        return x + _linear(mlp.fc2, hidden.mul_(_linear(mlp.fc3, normed)))
+        normed = _normed(x, norm)
+        opens, says = _linear(mlp.fc1, normed), _linear(mlp.fc3, normed)
+        return x + _linear(mlp.fc2, gated(opens, says) if _here(x) else F.silu(opens) * says)
     assert isinstance(norm, nn.LayerNorm)
     hidden = kernels.gate(_rows(x), norm.weight, norm.eps, mlp.fc1.weight, mlp.fc3.weight)
     return add_product(x, hidden.unflatten(0, x.shape[:-1]), mlp.fc2)
@@ -101,14 +109,39 @@ def attend_densely(
         return F.scaled_dot_product_attention(q, k, v)
     if _slow_in_bfloat16():
         return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
-    # On a CPU the fused kernel is slower in bfloat16 than in float32; scores of one head stay in
-    # cache (measured, docs/explanation/speed.md).
-    out = torch.empty_like(q)
-    scale = q.shape[-1] ** -0.5
+    return _attend_by_object(q * q.shape[-1] ** -0.5, k, v)
+
+
+def attend_normed_densely(
+    q: Float[Tensor, "B M H d"],
+    k: Float[Tensor, "B N H d"],
+    v: Float[Tensor, "B N H d"],
+    norms: tuple[nn.Module, nn.Module],
+) -> Float[Tensor, "B M H d"]:
+    """Attend without a mask, after queries and keys are normalised each by its own norm."""
+    plain = plain_norm(norms[0]) and plain_norm(norms[1])
+    short = q.dtype == torch.bfloat16 and not _slow_in_bfloat16()
+    many = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[1] > _FEW_SCORES
+    if not (plain and short and many and _here(q)):
+        q, k = norms[0](q), norms[1](k)
+        return attend_densely(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
+    assert isinstance(norms[0], nn.LayerNorm)
+    assert isinstance(norms[1], nn.LayerNorm)
+    queries = normed_heads(q, norms[0].weight.float(), norms[0].eps, q.shape[-1] ** -0.5)
+    keys = normed_heads(k, norms[1].weight.float(), norms[1].eps)
+    return _attend_by_object(queries, keys, v.transpose(1, 2)).transpose(1, 2)
+
+
+def _attend_by_object(q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B H M d"]:
+    """Attend in bfloat16 on a CPU, where the fused kernel is slower than in float32.
+
+    Queries are multiplied by one over the root of d before. Scores of one object stay in cache
+    (measured, docs/explanation/speed.md).
+    """
+    # As the product after it takes them: heads beside each other.
+    out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3]).transpose(1, 2)
     for b in range(len(q)):
-        for h in range(q.shape[1]):
-            scores = (q[b, h] @ k[b, h].T).mul_(scale)
-            torch.mm(scores.softmax(-1), v[b, h], out=out[b, h])
+        out[b] = chances(q[b] @ k[b].transpose(1, 2), None) @ v[b]
     return out
 
 
@@ -148,6 +181,19 @@ def warn_if_imitated(device: torch.device, dtype: torch.dtype, instead: str) -> 
 def _used() -> bool:
     """Tell whether nothing is trained, and types are those of the tensors."""
     return not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+
+
+def _here(x: Tensor) -> bool:
+    """Tell whether vectors are worked on by what is compiled for this processor."""
+    return x.device.type == "cpu" and _used()
+
+
+def _normed(x: Tensor, norm: nn.Module) -> Tensor:
+    """Normalise many vectors."""
+    if not (_here(x) and plain_norm(norm)):
+        return norm(x)
+    rows = x.reshape(1, -1, 1, x.shape[-1])
+    return normed_heads(rows, norm.weight.float(), norm.eps).reshape(x.shape)
 
 
 def _plain_linear(module: nn.Module) -> bool:
