@@ -38,6 +38,8 @@ _ALL = slice(None)
 _FEW = {torch.float32: 48, torch.bfloat16: 24}
 # Products of a query with a key, beyond which matrix products are faster.
 _FEW_SCORES = 1 << 15
+# Scores in bfloat16 at a time.
+_SCORES = 1 << 22
 
 
 def product(
@@ -135,13 +137,19 @@ def attend_normed_densely(
 def _attend_by_object(q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B H M d"]:
     """Attend in bfloat16 on a CPU, where the fused kernel is slower than in float32.
 
-    Queries are multiplied by one over the root of d before. Scores of one object stay in cache
-    (measured, docs/explanation/speed.md).
+    Queries are multiplied by one over the root of d before. Scores of some heads of one object stay
+    in cache (measured, docs/explanation/speed.md).
     """
     # As the product after it takes them: heads beside each other.
     out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3]).transpose(1, 2)
+    step = max(1, min(q.shape[1], _SCORES // max(1, q.shape[2] * k.shape[2])))
+    scores = q.new_empty(step, q.shape[2], k.shape[2])
     for b in range(len(q)):
-        out[b] = chances(q[b] @ k[b].transpose(1, 2), None) @ v[b]
+        for first in range(0, q.shape[1], step):
+            part = slice(first, first + step)
+            room = scores[: q.shape[1] - first]
+            found = torch.bmm(q[b, part], k[b, part].mT, out=room)
+            out[b, part] = chances(found, None) @ v[b, part]
     return out
 
 
