@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -143,13 +144,15 @@ def _timed(
     case: Case, taker: Step, sampler: MixtureSampler
 ) -> tuple[float, list[float], dict[str, float]]:
     """Return the seconds of the first steps, of each that counts, and means of what is told."""
-    averages, coming, seconds, first = Averages(), sampler.next_batch(), [], 0.0
+    averages, coming, seconds, first = Averages(), deque[Tensor](), [], 0.0
     began = time.perf_counter()
     for step in range(case.warmup + case.steps):
         if step == case.warmup:
             first, averages = time.perf_counter() - began, Averages()
         started = time.perf_counter()
-        here, coming = coming, sampler.next_batch()
+        while len(coming) <= taker.ahead:
+            coming.append(sampler.next_batch())
+        here = coming.popleft()
         if problem := taker.take(step, here, averages, coming):
             raise FloatingPointError(problem)
         torch.cuda.synchronize()

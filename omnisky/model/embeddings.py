@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from omnisky.model.config import ModalityTokens
 __all__ = [
     "ANSWER_NUMBERS",
     "VECTOR_SCALE",
+    "Divided",
     "TokenEmbedding",
     "TokenGroupWeights",
     "TokenGroups",
@@ -141,6 +143,10 @@ class _GroupRows:
         return table.flatten(0, 1).index_select(0, self.place)
 
 
+# The order in which rows of one group come after those of another, and each group's part.
+Divided: TypeAlias = tuple[Tensor, list[tuple[str, TokenGroupWeights, _GroupRows]]]
+
+
 class _GroupEmbedding(TokenGroupWeights):
     initial_scale = 0.1
 
@@ -204,9 +210,7 @@ class _ByModality(nn.ModuleDict):
     def __init__(self, modalities: Iterable[ModalityTokens], dim: int) -> None:
         super().__init__({m.name: TokenGroups(self.kind, m, dim) for m in modalities})
 
-    def divided(
-        self, slots: Int[Tensor, " row"]
-    ) -> tuple[Int[Tensor, " row"], list[tuple[str, TokenGroupWeights, _GroupRows]]]:
+    def divided(self, slots: Int[Tensor, " row"]) -> Divided:
         """Divide rows among all token groups.
 
         Returns
@@ -267,10 +271,18 @@ class TokenLogits(_ByModality):
     kind = _GroupLogits
 
     def forward(
-        self, x: Float[Tensor, "row D"], slots: Int[Tensor, " row"]
+        self, x: Float[Tensor, "row D"], divided: Divided
     ) -> list[tuple[str, Tensor, Tensor]]:
-        """Return (modality, row numbers, which rise, logits) for each group that has rows."""
-        order, parts = self.divided(slots)
+        """Return (modality, row numbers, which rise, logits) for each group that has rows.
+
+        Parameters
+        ----------
+        x : FloatTensor, shape (row, D)
+            Decoder outputs.
+        divided : tuple
+            What `divided` returned for the slots of these.
+        """
+        order, parts = divided
         counts = [part.count for _, _, part in parts]
         vectors = x.index_select(0, order).split(counts)
         return [

@@ -22,19 +22,17 @@ from omnisky.model.blocks import DecoderBlock, EncoderBlock, initialise, norm
 from omnisky.model.config import ModelConfig
 from omnisky.model.embeddings import (
     VECTOR_SCALE,
+    Divided,
     TokenEmbedding,
     TokenLogits,
     expected_values,
 )
+from omnisky.model.fast.grouping import decode_grouped
 from omnisky.model.fast.packing import decode_packed, packs
 from omnisky.model.positions import fixed_positions
 from omnisky.model.training import Trainable
 
 __all__ = ["Encoded", "Selection", "Transformer", "layout_buffers"]
-
-# Groups of similar length a batch is encoded in; more of them save little and cost calls. On an
-# accelerator calls cost more than padding, unless objects times width are many.
-_GROUPS, _MANY = 4, 1 << 17
 
 
 @dataclass(frozen=True)
@@ -215,12 +213,14 @@ class Transformer(Trainable):
     def encode_slots(self, ids: Int[Tensor, "B S"], visible: Selection) -> Encoded:
         """Encode the visible slots of each object."""
         vectors, place = self.embed_slots(ids, visible), self.place_vectors(visible.slots)
-        return self._encode(vectors, place, visible.mask)
+        return self.encode_vectors(vectors, place, visible.mask, whole=bool(visible.mask.all()))
 
-    def _encode(self, vectors: Tensor, place: Tensor, visible: Bool[Tensor, "B N"]) -> Encoded:
-        """Encode the vectors of visible tokens and of their places, shape (B, N, D) each."""
+    def encode_vectors(
+        self, vectors: Tensor, place: Tensor, visible: Bool[Tensor, "B N"], *, whole: bool
+    ) -> Encoded:
+        """Encode vectors of tokens and of their places, (B, N, D); whole if all are visible."""
         x, mask = vectors + place, None
-        if not bool(visible.all()):
+        if not whole:
             mask = visible[:, None, :]
             x, place = (torch.where(visible[..., None], v, 0) for v in (x, place))
         x, place = x.to(self.dtype), place.to(self.dtype)
@@ -235,9 +235,9 @@ class Transformer(Trainable):
         A slot attends to the asked slots of its own modality only, so that what is predicted for
         one modality does not depend on which others are asked for at the same time.
         """
-        return self._decode(encoded, self.place_vectors(asked.slots), asked)
+        return self.decode_vectors(encoded, self.place_vectors(asked.slots), asked)
 
-    def _decode(self, encoded: Encoded, place: Tensor, asked: Selection) -> Tensor:
+    def decode_vectors(self, encoded: Encoded, place: Tensor, asked: Selection) -> Tensor:
         """Decode slots, given the vectors of their places, shape (B, M, D)."""
         x = (self.mask_token + place).to(self.dtype)
         modality = self.slot_modality[asked.slots]
@@ -253,15 +253,21 @@ class Transformer(Trainable):
         return self.decoder_norm(x)
 
     def predict(
-        self, decoded: Float[Tensor, "B M D"] | Float[Tensor, "row D"], asked: Selection
+        self,
+        decoded: Float[Tensor, "B M D"] | Float[Tensor, "row D"],
+        asked: Selection,
+        rows: Int[Tensor, " row"] | None = None,
+        divided: Divided | None = None,
     ) -> list[tuple[str, Tensor, Tensor]]:
         """Return (modality, rows, logits) for each token group asked for.
 
         Rows number the asked slots in the flattened (B, M) table, and rise; decoded may be these.
+        They, and how they are divided among groups, may be known already.
         """
-        rows = asked.mask.flatten().nonzero()[:, 0]
+        rows = asked.mask.flatten().nonzero()[:, 0] if rows is None else rows
         there = decoded if decoded.ndim == 2 else decoded.flatten(0, 1).index_select(0, rows)
-        found = self.logits(there.to(self.mask_token.dtype), asked.slots.flatten()[rows])
+        divided = divided or self.logits.divided(asked.slots.flatten()[rows])
+        found = self.logits(there.to(self.mask_token.dtype), divided)
         return [(name, rows[part], logits) for name, part, logits in found]
 
     def forward(
@@ -269,26 +275,15 @@ class Transformer(Trainable):
     ) -> list[tuple[str, Tensor, Tensor]]:
         """Encode, decode and score; see `predict`.
 
-        Where gradients are wanted on a CPU nothing is padded, see `decode_packed`. Else objects are
-        encoded in groups of similar numbers of visible slots. The result does not depend on it.
+        Where gradients are wanted on a CPU nothing is padded, see `decode_packed`. Else objects go
+        through the blocks in groups, see `decode_grouped`. The result does not depend on it.
         """
         if packs(self):
             return self.predict(decode_packed(self, ids, visible, asked), asked)
-        vectors, place = self.embed_slots(ids, visible), self.place_vectors(visible.slots)
-        wanted, decoded = self.place_vectors(asked.slots), []
-        order, widths = _sorted_by_width(visible.mask)
-        # Whatever objects show: where weights are divided, processes call blocks equally often.
-        few = vectors.device.type != "cpu" and len(order) * self.config.dim < _MANY
-        end = 0
-        for rows in order.chunk(1 if few else _GROUPS):
-            end += len(rows)
-            width = widths[end - 1] if end else 0
-            x, where = (t.index_select(0, rows)[:, :width] for t in (vectors, place))
-            # A mask of other strides would be compiled for anew.
-            shown = visible.mask.index_select(0, rows)[:, :width].contiguous()
-            encoded = self._encode(x, where, shown)
-            decoded.append(self._decode(encoded, wanted.index_select(0, rows), asked[rows]))
-        return self.predict(torch.cat(decoded).index_select(0, order.argsort()), asked)
+        # Before blocks: an accelerator is waited for, while it has little to do.
+        rows = asked.mask.flatten().nonzero()[:, 0]
+        divided = self.logits.divided(asked.slots.flatten()[rows])
+        return self.predict(decode_grouped(self, ids, visible, asked), asked, rows, divided)
 
     def encode(self, tokens: Tokens) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"]]:
         """Encode all tokens given; differentiable.
@@ -358,14 +353,6 @@ class Transformer(Trainable):
 
     def _encode_given(self, tokens: Tokens) -> Encoded:
         return self.encode_slots(*self.select_given(tokens))
-
-
-def _sorted_by_width(mask: Bool[Tensor, "B N"]) -> tuple[Int[Tensor, " B"], list[int]]:
-    """Return the order that sorts objects by where their last visible slot is, and that place."""
-    numbers = torch.arange(mask.shape[1] + 1, device=mask.device)
-    last = (F.pad(mask, (1, 0)) * numbers).amax(1).clamp(min=min(1, mask.shape[1]))
-    width, order = last.sort(stable=True)
-    return order, width.tolist()
 
 
 def layout_buffers(config: ModelConfig) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import dataclasses
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -139,14 +140,15 @@ class _Run:
         self.schedule = build_schedule(self.optimizer, config)
         self.sampler = _sampler(objective, config, processes)
         self.average = MovingAverage(self.module, config.ema) if config.ema else None
-        # Where the sampler is after the steps done; it may be a batch further, see `_advance`.
+        # Where the sampler is after the steps done; it may be some further, see `_advance`.
         self.position = self.sampler.state_dict()
-        self.upcoming: tuple[Tensor, dict] | None = None
+        self.upcoming: deque[tuple[Tensor, dict]] = deque()
         self.taker = Step(objective, self.wrapped, self.optimizer, config, processes)
         self.speed = Speed(config, processes)
         self.averages = Averages()
         # What a checkpoint holds of the module; more than weights may change in a forward pass.
-        self.held = set(self.module.state_dict())
+        fixed = getattr(self.module, "buffers_are_fixed", False)
+        self.held = set() if fixed else set(self.module.state_dict())
         # Steps done, those of the newest checkpoint, and those of the last report with its time.
         self.step, self.kept, self.told = 0, 0, (0, 0.0)
         self.metrics: dict[str, float] = {}
@@ -175,10 +177,11 @@ class _Run:
     def _advance(self) -> str:
         """Take a step, or say why it was not taken and be as before it, but for the sampler."""
         buffers = {n: b.clone() for n, b in self.module.named_buffers() if n in self.held}
-        indices, position = self.upcoming or self._next_batch()
-        another = self.taker.ahead and self.step + 1 < self.config.steps
-        self.upcoming = self._next_batch() if another else None
-        coming = self.upcoming[0] if self.upcoming else None
+        upcoming, last = self.upcoming, self.config.steps - 1
+        while len(upcoming) <= min(self.taker.ahead, last - self.step):
+            upcoming.append(self._next_batch())
+        indices, position = upcoming.popleft()
+        coming = [its for its, _ in upcoming]
         problem = self.taker.take(self.step, indices, self.averages, coming)
         if problem:
             for name, buffer in self.module.named_buffers():

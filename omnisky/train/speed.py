@@ -126,9 +126,11 @@ def work_of(network: Transformer, visible: Selection, asked: Selection) -> dict[
     dict of str to float
         ``tokens``, seen and asked for, and ``flops``, forward and backward.
     """
-    modality = network.slot_modality.to(asked.slots.device)[asked.slots]
-    seen = visible.mask.sum(1)
-    numbers = torch.arange(len(network.names), device=modality.device)
+    # Of the configuration, not of the network: that may lie where it is waited for.
+    numbers = torch.arange(len(network.names))
+    sizes = torch.tensor([m.n_tokens for m in network.config.modalities])
+    modality = numbers.repeat_interleave(sizes).to(asked.slots.device)[asked.slots]
+    seen, numbers = visible.mask.sum(1), numbers.to(modality.device)
     wanted = ((modality[..., None] == numbers) & asked.mask[..., None]).sum(1)
     flops = training_flops(network.config, seen, wanted)
     return {"tokens": float(seen.sum() + wanted.sum()), "flops": flops}

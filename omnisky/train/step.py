@@ -6,7 +6,7 @@ weights and metrics stay what they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, Protocol, runtime_checkable
@@ -34,6 +34,8 @@ __all__ = [
 
 # Objects named in a message, and those of them that are described.
 _SHOWN, _DESCRIBED = 50, 5
+# Batches made ready while an accelerator computes, each in a thread of its own.
+_AHEAD = 4
 
 
 @runtime_checkable
@@ -148,12 +150,15 @@ class DescribedObjective(Objective, Protocol):
 class DrawingObjective(Objective, Protocol):
     """An objective that can make a batch ready before its weights are what they shall be.
 
-    While an accelerator computes a step, the processor makes the next batch ready in a thread; then
-    `loss` is not called, and must be `loss_of` of what `draw` returns.
+    While an accelerator computes a step, the processor makes the next batches ready in threads;
+    then `loss` is not called, and must be `loss_of` of what `draw` returns.
     """
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> Any:
-        """Return a batch of some objects on the device that computes; global state is not used."""
+        """Return a batch of some objects on the device that computes.
+
+        Global state is not used. Several are drawn at once.
+        """
         ...
 
     def loss_of(self, module: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
@@ -166,11 +171,18 @@ def _computes_elsewhere(processes: Processes) -> bool:
     return processes.device.type != "cpu"
 
 
-def _thread_of(device: torch.device) -> ThreadPoolExecutor:
-    """Return a thread whose current accelerator is that of a process."""
-    if device.type != "cuda":
-        return ThreadPoolExecutor(1, "omnisky-draw")
-    return ThreadPoolExecutor(1, "omnisky-draw", torch.cuda.set_device, (device,))
+def _threads_of(device: torch.device) -> ThreadPoolExecutor:
+    """Return threads whose current accelerator is that of a process, and that share no work.
+
+    Threads of theirs would be in the way of the one that tells the accelerator what to do.
+    """
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+
+    return ThreadPoolExecutor(_AHEAD, "omnisky-draw", begin)
 
 
 class Step:
@@ -200,14 +212,16 @@ class Step:
     ) -> None:
         self.objective, self.wrapped, self.optimizer = objective, wrapped, optimizer
         self.config, self.processes = config, processes
-        self.ahead = isinstance(objective, DrawingObjective) and _computes_elsewhere(processes)
-        self._thread = _thread_of(processes.device) if self.ahead else None
-        self._coming: tuple[int, Future[list[Any]]] | None = None
+        drawing = isinstance(objective, DrawingObjective) and _computes_elsewhere(processes)
+        # Batches that are to be known before their step.
+        self.ahead = _AHEAD if drawing else 0
+        self._threads = _threads_of(processes.device) if drawing else None
+        self._coming: dict[int, Future[list[Any]]] = {}
         if processes.is_main and config.precision == "bf16":
             warn_if_imitated(processes.device, torch.bfloat16, "fp32")
 
     def take(
-        self, step: int, indices: Tensor, averages: Averages, coming: Tensor | None = None
+        self, step: int, indices: Tensor, averages: Averages, coming: Sequence[Tensor] = ()
     ) -> str:
         """Take one step and count its metrics, or say in all processes why it was not taken.
 
@@ -219,8 +233,8 @@ class Step:
             This process's objects.
         averages : Averages
             Where to count.
-        coming : LongTensor, shape (object,), optional
-            Its objects of the next step, if they shall be made ready meanwhile.
+        coming : sequence of LongTensor, shape (object,), optional
+            Its objects of the next steps, which are made ready meanwhile.
 
         Returns
         -------
@@ -232,9 +246,7 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         parts, count = self._parts(indices), self.config.accumulate
         ready = self._ready(step, parts, generator)
-        if coming is not None and self._thread is not None:
-            its_own = step_generator(self.config.seed, step + 1, self.processes.rank)
-            self._coming = step + 1, self._thread.submit(self._draw, self._parts(coming), its_own)
+        self._begin(step + 1, coming)
         losses, counted = [], []
         for number, part in enumerate(parts, 1):
             # Gradients of several processes are averaged once, with the last micro-batch. Where
@@ -269,22 +281,32 @@ class Step:
         assert isinstance(self.objective, DrawingObjective)
         return [self.objective.draw(part, generator) for part in parts]
 
+    def _begin(self, step: int, coming: Sequence[Tensor]) -> None:
+        """Let threads make the batches of this step and of those after it ready."""
+        if self._threads is None:
+            return
+        for number, indices in enumerate(coming, step):
+            if number not in self._coming:
+                its_own = step_generator(self.config.seed, number, self.processes.rank)
+                drawn = self._threads.submit(self._draw, self._parts(indices), its_own)
+                self._coming[number] = drawn
+
     def _ready(
         self, step: int, parts: list[Tensor], generator: torch.Generator
     ) -> list[Any] | None:
         """Return the micro-batches of a step, as a run that draws ahead takes them."""
         if not self.ahead:
             return None
-        if self._coming is None or self._coming[0] != step:
-            return self._draw(parts, generator)
-        ready, self._coming = self._coming[1].result(), None
-        return ready
+        drawn = self._coming.pop(step, None)
+        return self._draw(parts, generator) if drawn is None else drawn.result()
 
     def close(self) -> None:
-        """End the thread that draws ahead, and forget what it drew."""
-        if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
-        self._coming = None
+        """End the threads that draw ahead, and forget what they drew."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+            # Threads that begin now share work again, as many as this one.
+            torch.set_num_threads(torch.get_num_threads())
+        self._coming = {}
 
     def _generator(self, step: int) -> torch.Generator:
         """Return the step's generator, after seeding the global ones alike."""

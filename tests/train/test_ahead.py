@@ -6,6 +6,7 @@ That is done where an accelerator computes; tests/accelerator has the same on on
 import threading
 
 import pytest
+import torch
 
 from tests.train.random_objective import (
     RandomObjective,
@@ -85,7 +86,9 @@ class Failing(RandomObjective):
         return batch
 
 
-def test_an_error_of_the_thread_is_that_of_the_run(tmp_path):
+def test_an_error_of_the_thread_is_that_of_the_run(tmp_path, monkeypatch):
+    # One thread, so that batches are drawn one after the other.
+    monkeypatch.setattr("omnisky.train.step._AHEAD", 1)
     failing = Failing()
     with pytest.raises(OSError, match="the table of tokens is gone"):
         run(tmp_path, "cpu", failing)
@@ -111,3 +114,34 @@ def test_a_step_that_is_not_taken_is_where_the_run_goes_on(in_line, tmp_path):
     found = run(tmp_path, "cpu")
     assert in_thread(found) == (1, 1)
     assert not differences(found, in_line[1][1])
+
+
+class Together(RandomObjective):
+    """Draws the second to the fifth batch only when all four threads are at it."""
+
+    def __init__(self):
+        super().__init__()
+        self.meeting = threading.Barrier(4, timeout=60)
+        self.shares = []
+
+    def draw(self, indices, generator):
+        if threading.current_thread() is not threading.main_thread() and len(self.shares) < 4:
+            self.shares.append(torch.get_num_threads())
+            self.meeting.wait()
+        return super().draw(indices, generator)
+
+
+def test_threads_draw_several_batches_at_once_and_share_no_work(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = run(tmp_path, "cpu", Together())
+        assert torch.get_num_threads() == 2
+        later = []
+        one = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        one.start()
+        one.join()
+    finally:
+        torch.set_num_threads(threads)
+    assert found.shares == [1] * 4
+    assert later == [2]

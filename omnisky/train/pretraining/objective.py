@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -157,11 +157,14 @@ class Batch:
         Table of ids.
     visible, asked : Selection
         What is shown, and what is asked for.
+    work : mapping of str to float
+        How much that is, see `omnisky.train.speed.work_of`; empty where nobody asks.
     """
 
     ids: Tensor
     visible: Selection
     asked: Selection
+    work: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def targets(self) -> Int[Tensor, " row"]:
@@ -254,8 +257,7 @@ class PretrainingObjective:
             sums[name] = sums.get(name, 0.0) + entropy.detach().double()
             counts[name] = counts.get(name, 0) + len(rows)
         metrics = {f"entropy/{name}": s / counts[name] for name, s in sums.items()}
-        work = work_of(self.transformer, batch.visible, batch.asked)
-        return total / len(batch.ids), metrics | work
+        return total / len(batch.ids), {**metrics, **batch.work}
 
     def describe(self, index: int) -> str:
         """Return the name of a training object, its source, and its row in the table of tokens."""
@@ -282,7 +284,9 @@ class PretrainingObjective:
             ids.append(source.widened(mine, width))
             visible.append(Selection(source.slots[seen.slots], seen.mask))
             asked.append(Selection(source.slots[wanted.slots], wanted.mask))
-        batch = Batch(torch.cat(ids), _joined(visible), _joined(asked))
+        seen, wanted = _joined(visible), _joined(asked)
+        # Here, where it is counted by the processor: an accelerator would be waited for.
+        batch = Batch(torch.cat(ids), seen, wanted, work_of(self.transformer, seen, wanted))
         return _moved(batch, self.transformer.slot_modality.device)
 
     def evaluate(self) -> dict[str, float]:
@@ -380,4 +384,4 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
     visible, asked = (
         Selection(moved(s.slots), moved(s.mask)) for s in (batch.visible, batch.asked)
     )
-    return Batch(moved(batch.ids), visible, asked)
+    return Batch(moved(batch.ids), visible, asked, batch.work)
