@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from omnisky.codecs.tokens import Tokens
 from omnisky.model.blocks import EncoderBlock, SelfAttention, compiled
-from omnisky.model.fast import add_mlp, add_product, attend_normed_densely, product
+from omnisky.model.fast import (
+    add_mlp,
+    add_product,
+    attend_normed_densely,
+    attends_by_object,
+    product,
+)
 from omnisky.model.transformer import Selection, Transformer
 
 __all__ = ["Embedding", "Packed", "Pooling", "embed_tokens", "encode_packed", "tokens_at_once"]
@@ -205,6 +211,9 @@ def _attention(
 ) -> Float[Tensor, "token D"]:
     """Let the tokens of each object hear each other; groups are numbers of objects and tokens."""
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    if not attends_by_object(q):
+        # All at once: there may be many groups.
+        (q, k), norms = (norms[0](q), norms[1](k)), (_NO_NORM, _NO_NORM)
     first = 0
     for objects, length in groups:
         part = slice(first, first + objects * length)

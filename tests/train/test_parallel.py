@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 from toy_objective import Toy, config
 
 from omnisky.storage import CheckpointError
@@ -41,6 +43,21 @@ def test_two_processes_equal_one(tmp_path):
         ends.append(toy.module.state_dict())
     for name, tensor in ends[0].items():
         torch.testing.assert_close(ends[1][name], tensor, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_buffers_are_told_unless_a_module_says_that_they_are_fixed(fixed, tmp_path):
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    if fixed:
+        module.buffers_are_fixed = True
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/met", rank=0, world_size=1)
+    try:
+        wrapped = wrap(module, Processes(rank=0, world_size=2, device=torch.device("cpu")))
+        assert wrapped.will_sync_module_buffers() is not fixed
+        wrapped(torch.randn(4, 2)).sum().backward()
+    finally:
+        dist.destroy_process_group()
+    assert module[0].weight.grad is not None
 
 
 def test_one_process_needs_nothing():

@@ -6,6 +6,7 @@ from omnisky.model.fast.verbs import (
     add_product,
     attend_densely,
     attend_normed_densely,
+    attends_by_object,
     product,
     warn_if_imitated,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "add_product",
     "attend_densely",
     "attend_normed_densely",
+    "attends_by_object",
     "few_kernels",
     "product",
     "warn_if_imitated",

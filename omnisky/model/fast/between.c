@@ -1,5 +1,5 @@
-/* What lies between the products of blocks that are trained, on CPU cores: normalisation, gate and
- * chances, forward and backward, each in one pass. between.py compiles this file, tests it against
+/* What lies between the products of blocks, on CPU cores: normalisation, gate and chances, forward
+ * and, for training, backward, each in one pass. between.py compiles this file, tests it against
  * torch, and calls it. Numbers are float32, or bfloat16 where a `short` is 1; all is computed in
  * float32 and rounded once. Sums do not depend on the number of threads. */
 

@@ -1,4 +1,4 @@
-"""What lies between the products of blocks that are trained on a CPU, forward and backward.
+"""What lies between the products of blocks on a CPU, forward and, for training, backward.
 
 Normalisation, gate and chances are cheap in arithmetic, but torch goes over the numbers once for
 each operation, and once more for each change of their type. `between.c`, compiled where it runs,

@@ -24,8 +24,8 @@ def decode_grouped(
 ) -> Float[Tensor, "B M D"]:
     """Return decoder outputs for slots that are asked for.
 
-    Objects are divided by the numbers of slots that they show. All that the host has to know of a
-    batch is asked of an accelerator once, before the blocks: it would be waited for in between.
+    Objects are divided by the numbers of slots that they show. In training, what the host has to
+    know of a batch is asked of an accelerator before the blocks: it would be waited for in between.
 
     Parameters
     ----------

@@ -29,6 +29,7 @@ __all__ = [
     "add_product",
     "attend_densely",
     "attend_normed_densely",
+    "attends_by_object",
     "product",
     "warn_if_imitated",
 ]
@@ -92,7 +93,8 @@ def add_mlp(x: Float[Tensor, "... D"], mlp: GatedMLP, norm: nn.Module) -> Float[
     if kernels is None:
         normed = _normed(x, norm)
         opens, says = _linear(mlp.fc1, normed), _linear(mlp.fc3, normed)
-        return x + _linear(mlp.fc2, gated(opens, says) if _here(x) else F.silu(opens) * says)
+        hidden = gated(opens, says) if _here(x) else F.silu(opens, inplace=True).mul_(says)
+        return x + _linear(mlp.fc2, hidden)
     assert isinstance(norm, nn.LayerNorm)
     hidden = kernels.gate(_rows(x), norm.weight, norm.eps, mlp.fc1.weight, mlp.fc3.weight)
     return add_product(x, hidden.unflatten(0, x.shape[:-1]), mlp.fc2)
@@ -122,9 +124,8 @@ def attend_normed_densely(
 ) -> Float[Tensor, "B M H d"]:
     """Attend without a mask, after queries and keys are normalised each by its own norm."""
     plain = plain_norm(norms[0]) and plain_norm(norms[1])
-    short = q.dtype == torch.bfloat16 and not _slow_in_bfloat16()
     many = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[1] > _FEW_SCORES
-    if not (plain and short and many and _here(q)):
+    if not (plain and many and attends_by_object(q)):
         q, k = norms[0](q), norms[1](k)
         return attend_densely(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
     assert isinstance(norms[0], nn.LayerNorm)
@@ -132,6 +133,11 @@ def attend_normed_densely(
     queries = normed_heads(q, norms[0].weight.float(), norms[0].eps, q.shape[-1] ** -0.5)
     keys = normed_heads(k, norms[1].weight.float(), norms[1].eps)
     return _attend_by_object(queries, keys, v.transpose(1, 2)).transpose(1, 2)
+
+
+def attends_by_object(x: Tensor) -> bool:
+    """Tell whether heads like these attend object by object: in bfloat16 on a CPU that has it."""
+    return _here(x) and x.dtype == torch.bfloat16 and not _slow_in_bfloat16()
 
 
 def _attend_by_object(q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B H M d"]:
@@ -198,7 +204,7 @@ def _here(x: Tensor) -> bool:
 
 def _normed(x: Tensor, norm: nn.Module) -> Tensor:
     """Normalise many vectors."""
-    if not (_here(x) and plain_norm(norm)):
+    if not (_here(x) and plain_norm(norm) and x.dtype in _FEW):
         return norm(x)
     rows = x.reshape(1, -1, 1, x.shape[-1])
     return normed_heads(rows, norm.weight.float(), norm.eps).reshape(x.shape)

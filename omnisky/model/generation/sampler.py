@@ -230,13 +230,14 @@ class Sampler:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield, for each token group, which of the rows are of it and their mixed logits."""
         slots = self.network.slots_of(target.name)
+        divided = self.network.logits.divided(slots[asked.flatten()[rows]])
         parts: list[tuple[Tensor, Tensor]] = []
         for branch, kept in self._readings():
             anew = self.fresh and not self.alike
             shape = (-1, 1, asked.shape[2]) if anew else asked.shape
             decoded = kept.ask(slots[asked].reshape(shape), there.reshape(shape))
             flat = decoded.flatten(0, 2)[rows].to(self.network.mask_token.dtype)
-            found = self.network.logits(flat, slots[asked.flatten()[rows]])
+            found = self.network.logits(flat, divided)
             if parts:
                 pairs = zip(parts, found, strict=True)
                 parts = [(p, old + branch.weight * new) for (p, old), (_, _, new) in pairs]
