@@ -143,7 +143,10 @@ class Tokenizer:
         """
         found = sorted(path.parent for path in Path(folder).glob("*/config.json"))
         if not found:
-            raise FileNotFoundError(f"{folder} holds no codecs; expected one folder a modality")
+            raise FileNotFoundError(
+                f"{folder} holds no codecs; expected one folder a modality, as omnisky train-codec "
+                "writes them"
+            )
         shared: dict[str, Codec] = {}
         own: dict[str, Codec] = {}
         for path in found:
