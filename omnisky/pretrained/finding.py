@@ -72,6 +72,11 @@ def pretrained_folder(
         return _fetched(*found, part)
     known = shipped_models()
     folder = known.get(str(name), Path(name))
+    if folder.is_file():
+        raise FileNotFoundError(
+            f"{folder} is a file; a model is a folder with config.json and model.safetensors. Pickles "
+            "(.bin, .pt, .ckpt) are never read, as they can run code"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no pretrained model {str(name)!r}: it is neither a folder, nor a hub id "

@@ -220,6 +220,10 @@ def altered(folder, tmp_path, change=None, **config):
         (lambda t: t["encoder.0.norm1.bias"].fill_(1), "encoder.0.norm1.bias"),
         (lambda t: t["encoder_embeddings.tok_image.pos_emb"].fill_(0), "tok_image.pos_emb"),
         (lambda t: t.update(mask_token=torch.ones(1, 1, 3)), "mask_token has shape"),
+        (
+            lambda t: t.update(mask_token=t["mask_token"] * float("nan")),
+            "mask_token holds numbers that are not finite",
+        ),
     ],
 )
 def test_another_network_is_refused(folder, tmp_path, change, message):

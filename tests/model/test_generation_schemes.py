@@ -277,8 +277,11 @@ def test_bfloat16_draws_too(star_model, tokens, context):
         ({"context": "cached"}, "context must be one of fresh, append; found 'cached'"),
         ({"schedule": "onex"}, "schedule must be one of"),
         ({"steps": 0}, "steps must be at least 1"),
-        ({"temperature": -1.0}, "temperature and seed at least 0"),
-        ({"temperature": float("nan")}, "temperature and seed at least 0"),
+        ({"temperature": -1.0}, "temperature must lie from 0.001 to 1000, or be 0"),
+        ({"temperature": float("nan")}, "temperature must lie from 0.001 to 1000"),
+        ({"temperature": 1e-40}, "temperature must lie from 0.001 to 1000"),
+        ({"guidance": 1e39}, "guidance is a finite number up to 1000"),
+        ({"guidance": True}, "guidance is a finite number up to 1000"),
         ({"seed": -1}, "seed at least 0"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"top_p": 0.0}, "top_p must lie above 0"),
@@ -297,6 +300,28 @@ def test_bfloat16_draws_too(star_model, tokens, context):
 def test_bad_options_are_refused(star_model, tokens, how, message):
     with pytest.raises(ValueError, match=message):
         star_model.generate(tokens, "apogee_teff", **how)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"temperature": "1"}, "temperature must be a number; found '1'"),
+        ({"temperature": None}, "temperature must be a number; found None"),
+        ({"top_p": "0.9"}, "top_p must be a number; found '0.9'"),
+        ({"seed": True}, "seed must be a whole number; found True"),
+        ({"n_samples": 2.0}, "n_samples must be a whole number"),
+    ],
+)
+def test_options_of_other_types_are_refused(star_model, tokens, how, message):
+    with pytest.raises(TypeError, match=message):
+        star_model.generate(tokens, "apogee_teff", **how)
+
+
+def test_extreme_temperatures_and_weights_give_numbers(star_model, tokens):
+    for how in ({"temperature": 1e-3}, {"temperature": 1e3}, {"guidance": -1e3}):
+        found = star_model.generate(tokens, ["apogee_teff", "gaia_xp"], n_samples=2, **how)
+        assert np.isfinite(found["apogee_teff"].mean).all()
+        assert np.isfinite(found["gaia_xp"].samples).all()
 
 
 def test_unknown_options_and_empty_batches_are_refused(star_model, tokens):

@@ -76,6 +76,10 @@ def test_names_and_folders_are_what_they_are(folder):
     assert pinned(folder) == str(folder)
     with pytest.raises(FileNotFoundError, match=r"'giga': it is neither a folder, .*nano"):
         pretrained_folder("giga")
+    pickled = folder / "pytorch_model.bin"
+    pickled.touch()
+    with pytest.raises(FileNotFoundError, match=r"is a file; .* Pickles .* are never read"):
+        pretrained_folder(pickled)
 
 
 def test_a_hub_id_is_fetched_whole_and_pinned_by_what_tells_of_it(hub, folder):

@@ -122,7 +122,13 @@ def _ours(tensors: dict[str, Tensor], network: Transformer) -> dict:
         shape = wanted[ours].shape
         if given[0].numel() != shape.numel():
             raise CheckpointError(
-                f"{theirs[0]} has shape {tuple(given[0].shape)}; expected {tuple(shape)}"
+                f"{theirs[0]} has shape {tuple(given[0].shape)}; expected {tuple(shape)}. Is "
+                "model.safetensors of another network than config.json?"
+            )
+        if not bool(torch.isfinite(given[0]).all()):
+            raise CheckpointError(
+                f"{theirs[0]} holds numbers that are not finite: the network could say nothing. "
+                "Take the checkpoint of an earlier step, or get the file again"
             )
         found[ours] = given[0].reshape(shape).float()
     strange = [name for name, tensor in left.items() if not _unused(name, tensor)]

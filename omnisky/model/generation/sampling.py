@@ -33,6 +33,9 @@ _Context: TypeAlias = Literal["fresh", "append"]
 
 _STEPS = 12
 _OPTIONAL = ("steps", "top_k")
+# Temperatures and weights of guidance beyond it, or temperatures below one over it, leave single
+# precision.
+_MOST = 1000
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -48,6 +51,14 @@ class SamplingOptions(TypedDict, total=False):
     guidance: float | Mapping[str, float]
     context: _Context
     seed: int
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -131,17 +142,26 @@ class Sampling:
     def __post_init__(self) -> None:
         for name in ("n_samples", "steps", "top_k", "seed"):
             value = getattr(self, name)
-            if not (isinstance(value, int | np.integer) or (value is None and name in _OPTIONAL)):
+            if not (_whole(value) or (value is None and name in _OPTIONAL)):
                 raise TypeError(f"{name} must be a whole number; found {value!r}")
+        for name in ("temperature", "top_p"):
+            value = getattr(self, name)
+            if not (_number(value) or (value is None and name == "top_p")):
+                raise TypeError(f"{name} must be a number; found {value!r}")
         for name, kind in (("method", _Method), ("context", _Context), ("schedule", _Schedule)):
             value, allowed = getattr(self, name), get_args(kind)
             if value not in allowed and not (name == "schedule" and value is None):
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; found {value!r}")
         steps = 1 if self.steps is None else self.steps
-        if self.n_samples < 1 or steps < 1 or not 0 <= self.temperature < math.inf or self.seed < 0:
+        if self.n_samples < 1 or steps < 1 or self.seed < 0:
             raise ValueError(
-                "n_samples and steps must be at least 1, temperature and seed at least 0; found "
-                f"{self.n_samples}, {self.steps}, {self.temperature}, {self.seed}"
+                "n_samples and steps must be at least 1, and seed at least 0; found "
+                f"{self.n_samples}, {self.steps}, {self.seed}"
+            )
+        if self.temperature and not 1 / _MOST <= self.temperature <= _MOST:
+            raise ValueError(
+                f"temperature must lie from {1 / _MOST} to {_MOST}, or be 0 for the most probable "
+                f"id; found {self.temperature}"
             )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, or left out; found {self.top_k}")
@@ -163,10 +183,10 @@ class Sampling:
                 f"nothing; leave them out. Found {self.steps}, {self.schedule}"
             )
         weights = self.guidance.values() if isinstance(self.guidance, Mapping) else [self.guidance]
-        if not weights or not all(isinstance(w, Real) and math.isfinite(w) for w in weights):
+        if not weights or not all(_number(w) and abs(w) <= _MOST for w in weights):
             raise ValueError(
-                "guidance is a finite number, or finite numbers by modality given; found "
-                f"{self.guidance!r}"
+                f"guidance is a finite number up to {_MOST}, or such numbers by modality given; "
+                f"found {self.guidance!r}"
             )
 
     def counts(self, n_tokens: int) -> list[int]:
