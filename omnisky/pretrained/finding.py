@@ -74,8 +74,8 @@ def pretrained_folder(
     folder = known.get(str(name), Path(name))
     if folder.is_file():
         raise FileNotFoundError(
-            f"{folder} is a file; a model is a folder with config.json and model.safetensors. Pickles "
-            "(.bin, .pt, .ckpt) are never read, as they can run code"
+            f"{folder} is a file; a model is a folder with config.json and model.safetensors. "
+            "Pickles (.bin, .pt, .ckpt) are never read, as they can run code"
         )
     if not folder.is_dir():
         raise FileNotFoundError(
