@@ -4,9 +4,9 @@
 
 Everything here is mock. Posteriors of DESI's redshift are generated from one modality at a time,
 for objects of universes that nothing was trained or tuned on, and compared with what the mock
-pipeline measured. An HSC image was never seen with a redshift in training. Each is measured as it is, and
-recalibrated by the PIT of the objects of one more universe. Shares of central intervals that hold
-the truth come with 95 % intervals (Wilson).
+pipeline measured. An HSC image was never seen with a redshift in training. Each is measured as it
+is, and recalibrated by the PIT of the objects of one more universe. Shares of central intervals
+that hold the truth come with 95 % intervals (Wilson).
 """
 
 from __future__ import annotations
