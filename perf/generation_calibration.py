@@ -80,6 +80,18 @@ def measure(model: Model, stars: Dataset, others: Dataset, inputs: str) -> list[
     return found
 
 
+def write(out: Path, what: str, base: str, start: float, found: dict[str, Any]) -> None:
+    """Write what was found by a base, and where, when and how long it was looked for."""
+    about = {
+        "what": what,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+        "weights_sha256": weights_sha256(base),
+        "seconds": time.perf_counter() - start,
+    }
+    out.write_text(json.dumps(about | found, indent=1) + "\n")
+
+
 def main() -> int:
     """Run the measurement of the command line."""
     parser = argparse.ArgumentParser(description="Calibration of generated labels.")
@@ -106,16 +118,9 @@ def main() -> int:
             cover = {c["level"]: round(c["found"], 3) for c in one["coverage"]}
             about = (one[key] for key in ("inputs", "label", "way", "temperature"))
             print(seed, *about, cover, f"CRPS {one['mean_crps']:.4g}", flush=True)
-    result = {
-        "what": f"posteriors of labels by {asked.base}, on test stars of {asked.dataset}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": environment(),
-        "weights_sha256": weights_sha256(asked.base),
-        "seconds": time.perf_counter() - start,
-        "runs": runs,
-    }
+    what = f"posteriors of labels by {asked.base}, on test stars of {asked.dataset}"
     if asked.out:
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+        write(asked.out, what, asked.base, start, {"runs": runs})
     return 0
 
 

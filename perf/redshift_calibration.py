@@ -12,18 +12,15 @@ that hold the truth come with 95 % intervals (Wilson).
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from generation_calibration import write
 
-from omnisky.bench.cards import environment
-from omnisky.bench.methods import weights_sha256
 from omnisky.mock import Universe
 from omnisky.model import Model
 from omnisky.model.generation import ScalarPosterior, calibration_of, mean_crps
@@ -77,17 +74,9 @@ def main() -> int:
             runs.append({"seed": seed, "given": given, "way": way, **one})
             cover = {c["level"]: round(c["found"], 3) for c in one["coverage"]}
             print(seed, given, way, one["objects"], cover, f"CRPS {one['mean_crps']:.4g}")
-    result = {
-        "what": f"MOCK: posteriors of {TARGET} by {asked.base}, on universes it never saw",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": environment(),
-        "weights_sha256": weights_sha256(asked.base),
-        "seconds": time.perf_counter() - start,
-        "samples": asked.samples,
-        "runs": runs,
-    }
+    what = f"MOCK: posteriors of {TARGET} by {asked.base}, on universes it never saw"
     if asked.out:
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+        write(asked.out, what, asked.base, start, {"samples": asked.samples, "runs": runs})
     return 0
 
 

@@ -183,10 +183,9 @@ def encode_packed(network: Transformer, ids: Int[Tensor, "B S"], visible: Select
 
 def _heads(
     attention: SelfAttention, qkv: Float[Tensor, "token E"]
-) -> tuple[Float[Tensor, "token H d"], Float[Tensor, "token H d"], Float[Tensor, "token H d"]]:
+) -> tuple[Float[Tensor, "token H d"], ...]:
     """Return queries, keys and values."""
-    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
-    return q, k, v
+    return qkv.unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
 
 
 def _ask(block: EncoderBlock, x: Float[Tensor, "token D"]) -> tuple[Tensor, Tensor, Tensor]:
