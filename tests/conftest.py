@@ -17,6 +17,14 @@ settings.load_profile("house")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let what a test draws, fixtures of all scopes included, not hang on the tests before it."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Return the root of the repository."""

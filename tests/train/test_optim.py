@@ -145,6 +145,8 @@ class Several(nn.Module):
 @pytest.mark.parametrize("together", [2**24, 130, 1])
 def test_muon_moves_hidden_matrices_as_torch_does(together, monkeypatch):
     monkeypatch.setattr("omnisky.train.optim._TOGETHER", together)
+    # torch looks for its step in bfloat16, whose products round otherwise on other machines.
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
     ours = Several()
     settings = config(optimizer="muon", weight_decay=0.1)
     optimizer = build_optimizer(ours, settings)
@@ -169,9 +171,8 @@ def test_muon_moves_hidden_matrices_as_torch_does(together, monkeypatch):
         optimizer.step()
         reference.step()
     for name, tensor in theirs.items():
-        # torch looks for its step in bfloat16.
         moved = (tensor - before[name]).norm()
-        assert (getattr(ours, name) - tensor).norm() < 0.02 * moved
+        assert (getattr(ours, name) - tensor).norm() < 1e-4 * moved
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 40), (2, 40, 5), (1, 30, 30)])
