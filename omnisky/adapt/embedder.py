@@ -53,6 +53,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             Used to check that the model knows their modalities.
         y : ignored
             For scikit-learn's sake.
+
+        Raises
+        ------
+        ValueError
+            If there is no such pooling, or the first object has no token at all.
+        UnknownModalityError
+            If the model does not know a modality.
         """
         self.base_ = load_base(self.base)
         vectors = self._embed(X[:1])
@@ -78,6 +85,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return self._embed(X)
 
     def _embed(self, X) -> np.ndarray:
+        if self.pooling != "mean":
+            raise ValueError(
+                f"pooling must be 'mean', one vector an object; found {self.pooling!r}. Vectors of "
+                "tokens are had from Model.embed(..., pooling='tokens')"
+            )
         tokens = tokens_of(X, self.base_)
         vectors = self.base_.embed(tokens, pooling=self.pooling).vectors
         return np.asarray(vectors, dtype=np.float32)

@@ -34,6 +34,9 @@ __all__ = [
     "xavier",
 ]
 
+# Characters of a reason that an error quotes; torch may list all its kernels.
+_LONG = 70
+
 
 @cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,11 +88,13 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     device = default_device() if device is None else device
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen).item()
     except Exception as error:  # whatever is amiss: torch has a class of its own for each
         here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         here += ["mps"] if torch.backends.mps.is_available() else []
-        why = str(error).strip().splitlines()[0]
+        why = str(error).strip().splitlines()[0].split(". ")[0]
+        if len(why) > _LONG:
+            why = "torch does not know it, or is built without it"
         raise ValueError(
             f"cannot compute on {str(device)!r} ({why}); this machine has "
             f"{', '.join(here)}. Choose one of them, or install torch for that device"

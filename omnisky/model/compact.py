@@ -18,6 +18,8 @@ Stored: TypeAlias = Literal["float32", "float16", "int8"]
 
 _TABLES = ("embeddings.", "logits.")
 _SCALE = ".scale_of_row"
+# Tensors that an error names.
+_SHOWN = 3
 
 
 def compact(network: Transformer, stored: Stored) -> dict[str, Tensor]:
@@ -90,13 +92,12 @@ def restored(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Transformer:
 
     Raises
     ------
-    KeyError
-        If a scale is missing.
-    RuntimeError
+    ValueError
         If they are not those of such a network.
     """
     network = without_memory(config)
     wanted = network.state_dict()
+    _check_fit(tensors, wanted)
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith(_SCALE):
@@ -107,3 +108,23 @@ def restored(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Transformer:
         found[name] = tensor.to(wanted.get(name, tensor).dtype, copy=True)
     network.load_state_dict(found, assign=True)
     return network.eval()
+
+
+def _check_fit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` unless stored tensors are those of a network."""
+    given = {name for name in tensors if not name.endswith(_SCALE)}
+    needed = wanted.keys() | {n + _SCALE for n in given if tensors[n].dtype == torch.int8}
+    amiss = [f"{name} is missing" for name in sorted(needed - tensors.keys())]
+    amiss += [f"{name} is of no part" for name in sorted(given - wanted.keys())]
+    amiss += [
+        f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in given and tensors[name].shape != tensor.shape
+    ]
+    if amiss:
+        more = f" and {len(amiss) - _SHOWN} more" if len(amiss) > _SHOWN else ""
+        raise ValueError(
+            f"the weights are not of the network that config.json tells of: "
+            f"{'; '.join(amiss[:_SHOWN])}{more}. Take both files of one "
+            "model"
+        )

@@ -30,7 +30,7 @@ from omnisky.model.transformer import Selection, Transformer
 
 __all__ = ["Embedding", "Packed", "Pooling", "embed_tokens", "encode_packed", "tokens_at_once"]
 
-Pooling: TypeAlias = Literal["mean", "none"]
+Pooling: TypeAlias = Literal["mean", "tokens"]
 # Tokens embedded at a time: what is worked on takes some 15 times the memory of their vectors.
 _TOKENS, _TOKENS_ON_ACCELERATOR = 1 << 15, 1 << 17
 _NO_NORM = nn.Identity()
@@ -90,9 +90,9 @@ def embed_tokens(
     ValueError
         If there are no objects, or pooling or batch size are not possible.
     """
-    if pooling not in ("mean", "none") or batch_size < 1:
+    if pooling not in ("mean", "tokens") or batch_size < 1:
         raise ValueError(
-            "pooling must be 'mean' or 'none' and batch_size at least 1; found "
+            "pooling must be 'mean' or 'tokens' and batch_size at least 1; found "
             f"{pooling!r} and {batch_size!r}"
         )
     if not len(tokens):

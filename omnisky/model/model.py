@@ -171,7 +171,7 @@ class Model:
             codecs = Tokenizer.from_pretrained(folder / "codecs")
         try:
             network = restored(ModelConfig.from_dict(config), tensors)
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
         return cls._together(network, codecs, folder, source)
 
@@ -326,7 +326,7 @@ class Model:
         ----------
         given : Tokens or Observations
             Any subset of the model's modalities; objects may miss any of them.
-        pooling : {"mean", "none"}
+        pooling : {"mean", "tokens"}
             One vector an object, or one a token.
         batch_size : int
             Most objects at a time; they are fewer where objects have many tokens.

@@ -157,6 +157,8 @@ def test_embedder(tiny, stars):
     assert vectors.shape == (150, tiny.config.dim)
     assert len(embedder.get_feature_names_out()) == tiny.config.dim
     np.testing.assert_allclose(vectors, tiny.embed(x).vectors, atol=1e-6)
+    with pytest.raises(ValueError, match="pooling must be 'mean', one vector an object; found 'to"):
+        Embedder(tiny, pooling="tokens").fit(x)
 
 
 def test_the_blend_is_chosen_on_objects_new_to_the_model(tiny, stars):

@@ -137,7 +137,7 @@ def test_aion_defect_first_256_tokens_and_unmasked_rows(peer, folder, given):
     compat, right = (Model.from_pretrained(folder, compat=c) for c in (COMPAT, None))
     ours = compat.embed(tokens_of(given, hidden)).vectors
     torch.testing.assert_close(torch.from_numpy(ours), released, **CLOSE)
-    whole = right.embed(tokens_of(given, hidden), pooling="none")
+    whole = right.embed(tokens_of(given, hidden), pooling="tokens")
     assert whole.vectors.shape == (3, 274, 64)
     assert whole.valid.sum(1).tolist() == [273, 274, 274]
     # The end of the spectrum and the flux count.
@@ -145,7 +145,7 @@ def test_aion_defect_first_256_tokens_and_unmasked_rows(peer, folder, given):
     again = compat.embed(tokens_of(given, hidden)).vectors
     assert (again == ours).all()
     assert (
-        right.embed(tokens_of(given), pooling="none").vectors[:, -1] != whole.vectors[:, -1]
+        right.embed(tokens_of(given), pooling="tokens").vectors[:, -1] != whole.vectors[:, -1]
     ).all()
 
 

@@ -236,9 +236,11 @@ def test_wrong_requests(model, fluxes):
             model.generate(tokens, "desi_z", **option)
     with pytest.raises(ValueError, match="guidance is a finite number"):
         model.generate(tokens, "desi_z", guidance="0.5")
-    for device in ("tpu", "cuda:99"):
+    for device in ("tpu", "cuda:99", "meta"):
         with pytest.raises(ValueError, match=f"cannot compute on '{device}'.*this machine has cpu"):
             model.to(device)
+    with pytest.raises(ValueError, match=r"'tpu' \(torch does not know it, or is"):
+        model.to("tpu")
     assert model.to("cpu") is model
 
 
@@ -250,7 +252,7 @@ def test_large_batches_are_cut_by_their_tokens(model, monkeypatch):
     mask[10:, 0] = True
     tokens = Tokens({"desi_spectrum": ids}, {"desi_spectrum": mask})
     whole = model.embed(tokens)
-    every = model.embed(tokens, pooling="none")
+    every = model.embed(tokens, pooling="tokens")
     seen = []
     monkeypatch.setattr("omnisky.model.embedding._TOKENS", 600)
     monkeypatch.setattr(
@@ -260,5 +262,5 @@ def test_large_batches_are_cut_by_their_tokens(model, monkeypatch):
     assert seen == [2, 2, 2, 2, 20, 12]
     np.testing.assert_allclose(found.vectors, whole.vectors, atol=1e-5)
     np.testing.assert_allclose(
-        model.embed(tokens, pooling="none").vectors, every.vectors, atol=1e-5
+        model.embed(tokens, pooling="tokens").vectors, every.vectors, atol=1e-5
     )

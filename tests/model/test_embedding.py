@@ -33,7 +33,7 @@ def test_mean_of_packed_is_the_masked_mean_of_the_table(star_model, mixed):
 
 def test_objects_without_any_token_have_no_vector(star_model, mixed):
     nothing = Tokens(dict(mixed), {name: mask & False for name, mask in mixed.mask.items()})
-    for pooling in ("mean", "none"):
+    for pooling in ("mean", "tokens"):
         found = star_model.embed(nothing, pooling=pooling)
         assert not found.valid.any()
         assert not found.vectors.any()

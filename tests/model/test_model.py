@@ -153,9 +153,15 @@ def test_loading_draws_no_weights_and_needs_the_file_no_longer(star_model, tmp_p
 def test_wrong_weights_are_refused(star_model, tmp_path):
     folder = star_model.save_pretrained(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "dim": 64}))
-    with pytest.raises(CheckpointError, match="does not fit a model"):
-        Model.from_pretrained(folder)
+    path = folder / "config.json"
+    for change, amiss in [
+        ({"dim": 64}, r"\w has shape \(.*\) instead of \(.*64.*\); .* and \d+ more"),
+        ({"encoder_depth": 1}, r"encoder\.1\.\S* is of no part"),
+        ({"encoder_depth": 9}, r"encoder\.\d\.\S* is missing"),
+    ]:
+        path.write_text(json.dumps({**config, **change}))
+        with pytest.raises(CheckpointError, match=f"does not fit a model: .*{amiss}.* of one"):
+            Model.from_pretrained(folder)
     with pytest.raises(FileNotFoundError, match="neither a folder, nor a hub id"):
         Model.from_pretrained("no-such-model")
 
