@@ -62,13 +62,16 @@ class ModelConfig:
         Position vectors: learned, or sines and cosines of the place in each modality's `grid`.
     compat : {"", "aion-0.0.2"}
         A release whose behaviour, right or wrong, is reproduced; see `omnisky.model.aion`.
+    free_rank : int
+        Numbers that the score of an id has of its own, beside what the id means; 0 for none, which
+        makes the digits of a code independent of each other in what is said of one token.
     modalities : tuple of ModalityTokens
         What it reads and writes.
 
     Raises
     ------
     ValueError
-        If the heads do not divide the width, or modality ids or names repeat.
+        If the heads do not divide the width, modality ids or names repeat, or a number is negative.
     """
 
     dim: int
@@ -79,6 +82,7 @@ class ModelConfig:
     qk_norm: bool = True
     positions: Literal["learned", "fixed"] = "learned"
     compat: str = ""
+    free_rank: int = 0
     modalities: tuple[ModalityTokens, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,6 +95,8 @@ class ModelConfig:
         for what, values in (("id", [m.id for m in self.modalities]), ("name", names)):
             if len(set(values)) != len(values):
                 raise ValueError(f"modality {what}s must be unique; found {values}")
+        if self.free_rank < 0:
+            raise ValueError(f"free_rank must be 0 or more; found {self.free_rank}")
         if self.positions not in ("learned", "fixed"):
             raise ValueError(f"positions are 'learned' or 'fixed'; found {self.positions!r}")
         if self.positions == "fixed" and (bad := [m for m in self.modalities if not _fits(m)]):
@@ -158,20 +164,25 @@ def _fits(modality: ModalityTokens) -> bool:
     return len(modality.grid) in (1, 2) and math.prod(modality.grid) == modality.n_tokens
 
 
-def _size(dim: int, encoder_depth: int, decoder_depth: int, num_heads: int) -> dict[str, int]:
+def _size(
+    dim: int, encoder_depth: int, decoder_depth: int, num_heads: int, free_rank: int = 0
+) -> dict[str, int]:
     return {
         "dim": dim,
         "encoder_depth": encoder_depth,
         "decoder_depth": decoder_depth,
         "num_heads": num_heads,
+        "free_rank": free_rank,
     }
 
 
-# The aion sizes are those of the released AION-1 checkpoints (head width 64).
+# The aion sizes are those of the released AION-1 checkpoints (head width 64), whose tables are free
+# altogether. `nano` is what its weights were trained as.
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": _size(32, 2, 1, 2),
     "nano": _size(96, 5, 2, 3),
-    "small": _size(384, 8, 6, 6),
+    "nano-sky": _size(96, 5, 2, 3, free_rank=24),
+    "small": _size(384, 8, 6, 6, free_rank=48),
     "aion-base": _size(768, 12, 12, 12),
     "aion-large": _size(1024, 24, 24, 16),
     "aion-xlarge": _size(2048, 24, 24, 32),

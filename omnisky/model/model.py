@@ -118,7 +118,7 @@ class Model:
 
             listed = released_layout(codecs) if codecs else released_modalities()
             config = ModelConfig.preset(preset, listed)
-            return cls(new_network(replace(config, positions="fixed")), tokenizer)
+            return cls(new_network(replace(config, positions="fixed", free_rank=0)), tokenizer)
         config = ModelConfig.preset(preset).with_codecs(codecs)
         model = cls(new_network(config), tokenizer)
         with torch.device("cpu"):

@@ -128,7 +128,7 @@ def _draw(
     elif isinstance(owner, nn.LayerNorm):
         weight.fill_(1.0)
     else:
-        scale = owner.initial_scale if isinstance(owner, TokenGroupWeights) else VECTOR_SCALE
+        scale = owner.scale_of(own) if isinstance(owner, TokenGroupWeights) else VECTOR_SCALE
         weight.normal_(generator=generator).mul_(scale)
 
 

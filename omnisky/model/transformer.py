@@ -110,7 +110,7 @@ class Transformer(Trainable):
         self.mask_token = nn.Parameter(torch.randn(1, 1, dim) * VECTOR_SCALE)
         listed = config.modalities
         self.embeddings = TokenEmbedding(listed, dim)
-        self.logits = TokenLogits(listed, dim)
+        self.logits = TokenLogits(listed, dim, config.free_rank)
         self.modality_vectors = nn.ParameterDict(
             {m.name: nn.Parameter(torch.randn(dim) * VECTOR_SCALE) for m in listed}
         )
