@@ -115,7 +115,7 @@ def _check_fit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> N
     given = {name for name in tensors if not name.endswith(_SCALE)}
     needed = wanted.keys() | {n + _SCALE for n in given if tensors[n].dtype == torch.int8}
     amiss = [f"{name} is missing" for name in sorted(needed - tensors.keys())]
-    amiss += [f"{name} is of no part" for name in sorted(given - wanted.keys())]
+    amiss += [f"{name} is not in it" for name in sorted(given - wanted.keys())]
     amiss += [
         f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
         for name, tensor in wanted.items()

@@ -6,8 +6,8 @@ code from its digits. With tens of thousands of objects this is what makes 1024-
 learnable, and it needs a fraction of the parameters.
 
 Scores from meanings alone are too poor for codes: their digits would be independent of each other
-in what is said of one token, which costs 0.4 to 1.4 nats a token of images and maps. So each id
-may add some numbers of its own to what it means (`ModelConfig.free_rank`).
+in what is said of one token, which costs 0.3 to 1.3 nats a token of images and maps. So each id may
+add some numbers of its own to what it means (`ModelConfig.free_rank`).
 """
 
 from __future__ import annotations

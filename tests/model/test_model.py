@@ -156,7 +156,7 @@ def test_wrong_weights_are_refused(star_model, tmp_path):
     path = folder / "config.json"
     for change, amiss in [
         ({"dim": 64}, r"\w has shape \(.*\) instead of \(.*64.*\); .* and \d+ more"),
-        ({"encoder_depth": 1}, r"encoder\.1\.\S* is of no part"),
+        ({"encoder_depth": 1}, r"encoder\.1\.\S* is not in it"),
         ({"encoder_depth": 9}, r"encoder\.\d\.\S* is missing"),
     ]:
         path.write_text(json.dumps({**config, **change}))
