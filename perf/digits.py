@@ -2,6 +2,8 @@
 
     python perf/digits.py --tokens runs/nano-sky/tokens --out perf/results/digits.json
 
+The run is the one whose model ships: the recipe with more objects, as its head says.
+
 Of each code of each place, how often its ids are met in training is what somebody who is given
 nothing can say best. Told from the digits alone, each with frequencies of its own, the same
 held-out objects cost more: that is what a network pays whose scores are sums over digits. Nats a

@@ -1,6 +1,7 @@
 """Fixtures that every room's tests may use."""
 
 import os
+import zlib
 from pathlib import Path
 
 # Two test processes on two cores: one thread each, set before numpy or torch are loaded.
@@ -18,11 +19,21 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """Let what a test draws, fixtures of all scopes included, not hang on the tests before it."""
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
+    """Let what a fixture of any scope draws not hang on what ran before it."""
+    _seed(fixturedef.argname)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Let what a test draws not hang on what ran before it, its fixtures included."""
+    _seed(item.nodeid)
+
+
+def _seed(name: str) -> None:
     import torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(zlib.crc32(name.encode()))
 
 
 @pytest.fixture(scope="session")

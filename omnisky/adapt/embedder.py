@@ -61,6 +61,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         UnknownModalityError
             If the model does not know a modality.
         """
+        if self.pooling != "mean":
+            raise ValueError(
+                f"pooling must be 'mean', one vector an object; found {self.pooling!r}. Vectors of "
+                "tokens are had from Model.embed(..., pooling='tokens')"
+            )
         self.base_ = load_base(self.base)
         vectors = self._embed(X[:1])
         self._n_features_out = vectors.shape[1]
@@ -85,11 +90,6 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return self._embed(X)
 
     def _embed(self, X) -> np.ndarray:
-        if self.pooling != "mean":
-            raise ValueError(
-                f"pooling must be 'mean', one vector an object; found {self.pooling!r}. Vectors of "
-                "tokens are had from Model.embed(..., pooling='tokens')"
-            )
         tokens = tokens_of(X, self.base_)
         vectors = self.base_.embed(tokens, pooling=self.pooling).vectors
         return np.asarray(vectors, dtype=np.float32)

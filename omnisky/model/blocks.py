@@ -34,8 +34,8 @@ __all__ = [
     "xavier",
 ]
 
-# Characters of a reason that an error quotes; torch may list all its kernels.
-_LONG = 70
+# Reasons of torch that go on to list all devices, functions or kernels there are.
+_LISTS = ("Expected one of", "Could not run", "device() received an invalid")
 
 
 @cache
@@ -92,8 +92,8 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     except Exception as error:  # whatever is amiss: torch has a class of its own for each
         here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         here += ["mps"] if torch.backends.mps.is_available() else []
-        why = str(error).strip().splitlines()[0].split(". ")[0]
-        if len(why) > _LONG:
+        why = str(error).strip().splitlines()[0]
+        if why.startswith(_LISTS):
             why = "torch does not know it, or is built without it"
         raise ValueError(
             f"cannot compute on {str(device)!r} ({why}); this machine has "

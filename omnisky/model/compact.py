@@ -47,7 +47,8 @@ def compact(network: Transformer, stored: Stored) -> dict[str, Tensor]:
         return tensors
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if stored == "int8" and name.startswith(_TABLES) and tensor.dtype == torch.float32:
+        table = name.startswith(_TABLES) and tensor.ndim > 1 and tensor.dtype == torch.float32
+        if stored == "int8" and table:
             scale = tensor.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127
             found[name] = (tensor / scale).round().to(torch.int8)
             found[name + _SCALE] = scale
@@ -113,18 +114,21 @@ def restored(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Transformer:
 def _check_fit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     """Raise `ValueError` unless stored tensors are those of a network."""
     given = {name for name in tensors if not name.endswith(_SCALE)}
-    needed = wanted.keys() | {n + _SCALE for n in given if tensors[n].dtype == torch.int8}
+    needed = wanted.keys() | {
+        n + _SCALE for n in given & wanted.keys() if tensors[n].dtype == torch.int8
+    }
     amiss = [f"{name} is missing" for name in sorted(needed - tensors.keys())]
     amiss += [f"{name} is not in it" for name in sorted(given - wanted.keys())]
+    shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    shapes |= {n: (*shapes[n.removesuffix(_SCALE)][:-1], 1) for n in needed - wanted.keys()}
     amiss += [
-        f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in given and tensors[name].shape != tensor.shape
+        f"{name} has shape {tuple(tensors[name].shape)} instead of {shape}"
+        for name, shape in shapes.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
     ]
     if amiss:
         more = f" and {len(amiss) - _SHOWN} more" if len(amiss) > _SHOWN else ""
         raise ValueError(
-            f"the weights are not of the network that config.json tells of: "
-            f"{'; '.join(amiss[:_SHOWN])}{more}. Take both files of one "
-            "model"
+            "the weights are not of the network that config.json tells of: "
+            f"{'; '.join(amiss[:_SHOWN])}{more}. Take both files of one model"
         )

@@ -63,15 +63,16 @@ class ModelConfig:
     compat : {"", "aion-0.0.2"}
         A release whose behaviour, right or wrong, is reproduced; see `omnisky.model.aion`.
     free_rank : int
-        Numbers that the score of an id has of its own, beside what the id means; 0 for none, which
-        makes the digits of a code independent of each other in what is said of one token.
+        Numbers that the score of a code's id has of its own, beside what its digits mean, and a
+        bias; bins of lists get a bias, single numbers nothing. With 0, nobody gets any, and the
+        digits of a code are independent of each other in what is said of one token.
     modalities : tuple of ModalityTokens
         What it reads and writes.
 
     Raises
     ------
     ValueError
-        If the heads do not divide the width, modality ids or names repeat, or a number is negative.
+        If the heads do not divide the width, modality ids or names repeat, or a size cannot be.
     """
 
     dim: int
@@ -95,8 +96,11 @@ class ModelConfig:
         for what, values in (("id", [m.id for m in self.modalities]), ("name", names)):
             if len(set(values)) != len(values):
                 raise ValueError(f"modality {what}s must be unique; found {values}")
-        if self.free_rank < 0:
-            raise ValueError(f"free_rank must be 0 or more; found {self.free_rank}")
+        if not self.mlp_ratio > 0 or self.free_rank < 0:
+            raise ValueError(
+                f"mlp_ratio must be positive and free_rank at least 0; found {self.mlp_ratio} and "
+                f"{self.free_rank}"
+            )
         if self.positions not in ("learned", "fixed"):
             raise ValueError(f"positions are 'learned' or 'fixed'; found {self.positions!r}")
         if self.positions == "fixed" and (bad := [m for m in self.modalities if not _fits(m)]):

@@ -47,7 +47,7 @@ _WAVES = 64
 _ROUNDING = 1e-5
 # What is said of one ordinal token that was asked for, see `_GroupLogits.expect`.
 ANSWER_NUMBERS = 3
-# Most tokens of one number.
+# Most tokens of what is one number, and no list.
 _NUMBER = 2
 
 
@@ -179,7 +179,8 @@ class _GroupLogits(TokenGroupWeights):
     def __init__(self, group: TokenGroup, dim: int, free_rank: int = 0) -> None:
         super().__init__(group, dim)
         ordinal = group.kind == "ordinal"
-        # Bins of one number are about equally full. Those of lists are not: zeros, empty places.
+        # Waves of the rank cannot single out a bin, as that of zeros in lists of sources. Numbers
+        # of their own did no good to scalars: noise of rare bins (dev/LOG.md).
         self.is_free = free_rank > 0 and (
             group.n_tokens > _NUMBER if ordinal else bool(group.levels)
         )

@@ -171,7 +171,7 @@ class Model:
             codecs = Tokenizer.from_pretrained(folder / "codecs")
         try:
             network = restored(ModelConfig.from_dict(config), tensors)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit a model: {error}") from error
         return cls._together(network, codecs, folder, source)
 

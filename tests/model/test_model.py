@@ -162,6 +162,14 @@ def test_wrong_weights_are_refused(star_model, tmp_path):
         path.write_text(json.dumps({**config, **change}))
         with pytest.raises(CheckpointError, match=f"does not fit a model: .*{amiss}.* of one"):
             Model.from_pretrained(folder)
+    path.write_text(json.dumps({**config, "mlp_ratio": -4}))
+    with pytest.raises(CheckpointError, match=r"mlp_ratio must be positive and free_rank .* -4"):
+        Model.from_pretrained(folder)
+    tensors = compact(star_model.network, "int8")
+    name = next(name for name in tensors if name.endswith(".scale_of_row"))
+    tensors[name] = tensors[name][..., :1, :1].repeat(*[1] * (tensors[name].ndim - 1), 2)
+    with pytest.raises(ValueError, match=r"scale_of_row has shape \(.*\) instead of \(.*1\)"):
+        restored(star_model.config, tensors)
     with pytest.raises(FileNotFoundError, match="neither a folder, nor a hub id"):
         Model.from_pretrained("no-such-model")
 

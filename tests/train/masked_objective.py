@@ -26,6 +26,7 @@ CONFIG = ModelConfig(
     encoder_depth=2,
     decoder_depth=2,
     num_heads=2,
+    free_rank=2,
     modalities=tuple(
         ModalityTokens(name=name, id=i, groups=(group,))
         for i, (name, group) in enumerate(GROUPS.items())

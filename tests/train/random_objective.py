@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import torch
 
@@ -43,7 +44,8 @@ class RandomObjective(PretrainingObjective):
             mask[name] = has.expand(ids[name].shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            network = Transformer(ModelConfig.preset("tiny", tuple(listed)))
+            config = replace(ModelConfig.preset("tiny", tuple(listed)), free_rank=3)
+            network = Transformer(config)
         network.set_dropout(dropout)
         tokens = Tokens(ids, mask)
         super().__init__(network, tokens, tokens[:8], MASKING, {"image": 0.5})

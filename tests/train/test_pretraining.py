@@ -236,18 +236,23 @@ def test_an_object_is_described_by_its_name_if_that_is_known(star_tokenizer, min
     assert objective.describe(3) == f"{train[3]}, {said}"
 
 
-def test_a_fingerprint_is_that_of_before_budgets_could_be_filled(star_tokenizer, tokens):
+def test_a_fingerprint_is_that_of_before_there_were_more_settings(star_tokenizer, tokens):
     network = objective_of(star_tokenizer, tokens).transformer
     objective = PretrainingObjective(network, tokens, tokens, MASKING)
     masked = dataclasses.asdict(MASKING)
     del masked["fill"]
-    about = [network.config.to_dict(), masked, objective.weights, objective.mixture]
+    config = network.config.to_dict()
+    del config["free_rank"]
+    about = [config, masked, objective.weights, objective.mixture]
     prints = [objective.sources[0].table.fingerprint]
     text = json.dumps([*about, prints])
     assert objective.fingerprint == hashlib.sha256(text.encode()).hexdigest()
     filled = dataclasses.replace(MASKING, fill=True)
     other = PretrainingObjective(network, tokens, tokens, filled).fingerprint
     assert other != objective.fingerprint
+    network.config = dataclasses.replace(network.config, free_rank=1)
+    free = PretrainingObjective(network, tokens, tokens, MASKING).fingerprint
+    assert free not in (other, objective.fingerprint)
 
 
 def test_a_missing_codec_is_named(codecs, tmp_path):

@@ -232,8 +232,11 @@ class PretrainingObjective:
         )
         masked = asdict(masking)
         if not masking.fill:
-            del masked["fill"]  # runs of before it could be told go on
-        about: list = [module.config.to_dict(), masked, self.weights, self.mixture]
+            del masked["fill"]  # runs of before there was a choice go on
+        network = module.config.to_dict()
+        if not module.config.free_rank:
+            del network["free_rank"]  # and of this
+        about: list = [network, masked, self.weights, self.mixture]
         about.append([source.table.fingerprint for source in self.sources])
         if held := _held_back(module):
             about.append(held)
