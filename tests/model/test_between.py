@@ -27,7 +27,6 @@ EPS = 1e-6
 
 @pytest.fixture(params=["compiled", "torch"], autouse=True)
 def _with_and_without(request, monkeypatch):
-    torch.manual_seed(0)
     if request.param == "torch":
         monkeypatch.setattr(between, "between_kernels", lambda: None)
     with torch.no_grad():

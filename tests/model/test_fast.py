@@ -28,7 +28,6 @@ TYPES = pytest.mark.parametrize("dtype", list(TOLERANCE))
 
 @pytest.fixture(autouse=True)
 def _for_use():
-    torch.manual_seed(0)
     with torch.no_grad():
         yield
 

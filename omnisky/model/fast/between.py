@@ -311,6 +311,9 @@ def _back_to(
     gradient: Tensor, standard: Tensor, scale: Tensor, gain: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of vectors, and of the gain, given that of standardised times gain."""
+    if gradient.device.type == "cpu" and gradient.dtype == torch.bfloat16:
+        # In bfloat16 the gain's would be added up in that, and lose some hundredths.
+        gradient, standard = gradient.float(), standard.float()
     zero, one = (torch.full_like(scale, n, dtype=gain.dtype) for n in (0, 1))
     found = torch.ops.aten.native_layer_norm_backward(
         gradient, standard, standard.shape[-1:], zero, one, gain, None, [True, True, False]
