@@ -106,7 +106,7 @@ def restored(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Transformer:
         if tensor.dtype == torch.int8:
             tensor = tensor.float() * tensors[name + _SCALE].float()
         # A copy: what was read lies in the file, which others may change.
-        found[name] = tensor.to(wanted.get(name, tensor).dtype, copy=True)
+        found[name] = tensor.to(wanted[name].dtype, copy=True)
     network.load_state_dict(found, assign=True)
     return network.eval()
 
